@@ -1,0 +1,1 @@
+"""Measurements and statistics on masks and scores (no torch)."""

@@ -1,0 +1,1 @@
+"""What a user runs: notebooks, folders of micrographs, figures, tables, sweeps."""

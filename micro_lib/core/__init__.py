@@ -1,0 +1,1 @@
+"""Seeds, profiles, run records and class maps: what every other room stands on."""

@@ -1,0 +1,1 @@
+"""Real micrographs: reading, checking, packs, splits, tiles and augmentation."""

@@ -1,0 +1,1 @@
+"""Networks and what surrounds a trained one; no training inside."""

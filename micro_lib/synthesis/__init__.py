@@ -1,0 +1,1 @@
+"""Parametric micrographs: parameter space to table to (image, mask) (no torch)."""

@@ -1,0 +1,1 @@
+"""Recipes: how networks are trained, and the experiments that compare them."""
