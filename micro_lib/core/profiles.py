@@ -1,0 +1,118 @@
+"""The four profiles: how much of an experiment is run, in one table."""
+
+import os
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+PROFILES = ("smoke", "quick", "study", "paper")
+
+
+class Stage(NamedTuple):
+    """One stage of a training schedule with progressive resizing."""
+
+    px: int  # side of the square training images, pixels
+    epochs: int  # passes over the training images
+    frozen: bool  # True: the encoder keeps its weights
+
+
+# Trampert et al. 2021, section 3.2.2: 4000 images, 3200/800, encoder frozen at 128 px (20 epochs) and 256 px (10),
+# everything trained at 512 px (5); 200 runs. The smaller profiles keep the shape of that schedule.
+_TABLE = {
+    "grains": {
+        "smoke": {
+            "seeds": (1,),
+            "n_images": 10,
+            "n_train": 8,
+            "n_validation": 2,
+            "image_px": 128,
+            "stages": (Stage(64, 1, True), Stage(128, 1, False)),
+            "batch": 4,
+            "learning_rate": 1e-3,
+            "architecture": "lite0",
+        },
+        "quick": {
+            "seeds": (1,),
+            "n_images": 400,
+            "n_train": 320,
+            "n_validation": 80,
+            "image_px": 512,
+            "stages": (Stage(128, 4, True), Stage(128, 4, False)),
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "architecture": "lite0",
+        },
+        "study": {
+            "seeds": (1, 2, 3, 4, 5),
+            "n_images": 2000,
+            "n_train": 1600,
+            "n_validation": 400,
+            "image_px": 512,
+            "stages": (Stage(128, 8, True), Stage(256, 4, False)),
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "architecture": "lite0",
+        },
+        "paper": {
+            "seeds": tuple(range(1, 201)),
+            "n_images": 4000,
+            "n_train": 3200,
+            "n_validation": 800,
+            "image_px": 512,
+            "stages": (Stage(128, 20, True), Stage(256, 10, True), Stage(512, 5, False)),
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "architecture": "dynamic_resnet50",
+        },
+    },
+}
+
+
+def resolve(profile: str = "") -> str:
+    """Return the profile to run: the one named, else ``$MICRO_PROFILE``, else ``"quick"``.
+
+    Parameters
+    ----------
+    profile : str
+        One of `PROFILES`, or ``""`` to look at the environment.
+
+    Returns
+    -------
+    str
+        One of `PROFILES`.
+
+    Raises
+    ------
+    ValueError
+        If the name is none of the four.
+    """
+    source = "PROFILE" if profile else "MICRO_PROFILE"
+    name = profile or os.environ.get("MICRO_PROFILE", "") or "quick"
+    if name not in PROFILES:
+        raise ValueError(f"{source} is {name!r}; the profiles are {', '.join(PROFILES)}")
+    return name
+
+
+def settings(experiment: str, profile: str) -> Mapping:
+    """Return the settings of one experiment in one profile.
+
+    Parameters
+    ----------
+    experiment : str
+        Name of an experiment of the table in this module, e.g. ``"grains"``.
+    profile : str
+        As for `resolve`.
+
+    Returns
+    -------
+    Mapping
+        Read-only; the keys are those of the table, among them ``seeds``, a tuple of int.
+
+    Raises
+    ------
+    ValueError
+        If the experiment or the profile is unknown.
+    """
+    if experiment not in _TABLE:
+        raise ValueError(f"no settings for experiment {experiment!r}; there are {', '.join(sorted(_TABLE))}")
+    return MappingProxyType(_TABLE[experiment][resolve(profile)])

@@ -1,0 +1,204 @@
+"""Run folders: where results go, files that are whole or absent, and the provenance every row carries."""
+
+import json
+import os
+import platform
+import subprocess
+import uuid
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+import pandas as pd
+from filelock import FileLock
+
+# Packages whose version can change a number; the lock names all the others.
+_REPORTED = ("micro-lib", "torch", "torchvision", "fastai", "numpy", "scipy", "opencv-python-headless")
+
+
+def repository_root() -> Path:
+    """Return the checkout this package is run from, or the current folder when it is installed elsewhere."""
+    root = Path(__file__).resolve().parents[2]
+    return root if (root / "pyproject.toml").is_file() else Path.cwd()
+
+
+def out_dir(name: str, out: str = "") -> Path:
+    """Return the folder a notebook writes to, and make it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the notebook without its suffix, or of another folder of results.
+    out : str
+        The notebook's ``OUT`` parameter; ``""`` means ``$MICRO_OUT/<name>`` where that variable is set, else
+        ``build/<name>`` of the checkout.
+
+    Returns
+    -------
+    pathlib.Path
+        An existing folder.
+    """
+    base = os.environ.get("MICRO_OUT", "")
+    folder = Path(out) if out else (Path(base) if base else repository_root() / "build") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary file name in the same folder that becomes `path` only if the block succeeds.
+
+    A reader sees the old file or the whole new one, never a part, whenever the writer is killed.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The final name; its folder is made.
+
+    Yields
+    ------
+    pathlib.Path
+        An empty file with the suffix of `path`, to be overwritten in the block and removed if that fails.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("r+b") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@cache
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_json(path: str | Path, obj) -> None:
+    """Write an object as indented JSON, atomically."""
+    text = json.dumps(obj, indent=1, ensure_ascii=False) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path):
+    """Read a JSON file; a broken one raises ValueError that names it."""
+    text = Path(path).read_text(encoding="utf-8")
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+
+
+def write_table(df: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, atomically, columns in the order given, floats so that they read back bit for bit."""
+    with atomic_path(path) as temporary:
+        df.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read_table(path: str | Path) -> pd.DataFrame:
+    """Read a CSV table written by `write_table`; only empty cells count as missing."""
+    return pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+
+
+def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Put rows into a stored table: those with a known key replace the old ones, the others are appended.
+
+    Several processes may call this on one file; a lock beside it makes them take turns.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The CSV table; made when absent.
+    rows : pandas.DataFrame
+        New rows; of rows with equal keys the last one counts. New columns are appended to the table's.
+    keys : sequence of str
+        Columns that name a row.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The whole table as it is now stored.
+
+    Raises
+    ------
+    ValueError
+        If the rows, or the stored table, lack a key column.
+    """
+    path, keys = Path(path), list(keys)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        tables = [read_table(path), rows] if path.is_file() else [rows]
+        for table, name in zip(tables[::-1], ("the new rows", str(path)), strict=False):
+            if missing := [key for key in keys if key not in table.columns]:
+                raise ValueError(f"{name} lack the key column(s) {missing}; found {list(table.columns)}")
+        merged = (
+            pd.concat([table for table in tables if len(table)], ignore_index=True) if any(map(len, tables)) else rows
+        )
+        names = merged[keys].astype(str)  # 1 and "1" are the same key once read back from CSV
+        # The first appearance keeps its place, the last one its values: the order of a stored table stays put.
+        order = (~names.duplicated()).cumsum().where(~names.duplicated())
+        place = order.groupby([names[key] for key in keys]).transform("min")
+        merged = merged.assign(_place=place)[~names.duplicated(keep="last")].sort_values("_place", kind="stable")
+        merged = merged.drop(columns="_place").reset_index(drop=True)
+        write_table(merged, path)
+    return merged
+
+
+def versions() -> str:
+    """Return Python's version and those of the packages that can change a number, as ``"python 3.11.7; torch ..."``."""
+    found = [f"python {platform.python_version()}"]
+    for name in _REPORTED:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue  # synthesis and analysis work without torch
+    return "; ".join(found)
+
+
+@cache
+def commit() -> tuple[str, bool]:
+    """Return the commit of the checkout and whether tracked files differ from it; ``("unknown", False)`` outside git."""
+    git = ["git", "-C", str(repository_root())]
+    try:
+        name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", False
+    return name, bool(changes.stdout.strip())
+
+
+def provenance(*, profile: str, seed: int, device: str = "cpu", notebook: str = "") -> dict[str, str | int]:
+    """Return where a result comes from, as columns of its row.
+
+    Parameters
+    ----------
+    profile : str
+        One of `micro_lib.core.profiles.PROFILES`.
+    seed : int
+        Seed of the run.
+    device : str
+        What it ran on, e.g. ``"cpu"`` or the name of the GPU.
+    notebook : str
+        Name of the notebook without its suffix; ``""`` for a sweep.
+
+    Returns
+    -------
+    dict
+        profile, seed, device, notebook, versions, commit (40 hexadecimal digits or ``"unknown"``), dirty (0 or 1:
+        tracked files differed from the commit).
+    """
+    name, dirty = commit()
+    row = {"profile": profile, "seed": int(seed), "device": device, "notebook": notebook}
+    return {**row, "versions": versions(), "commit": name, "dirty": int(dirty)}
