@@ -90,8 +90,8 @@ class ClassMap:
         more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
         pixels = int(np.isin(levels, unknown).sum())
         return (
-            f"mask values {shown}{more} ({pixels} of {levels.size} pixels) are not in class map {self.name!r}, which knows "
-            f"{dict(self.values)}; redraw these pixels, or give a class map whose `values` name them"
+            f"mask values {shown}{more} ({pixels} of {levels.size} pixels) are not in class map {self.name!r}, "
+            f"which knows {dict(self.values)}; redraw these pixels, or give a class map whose `values` name them"
         )
 
     def to_json(self) -> str:

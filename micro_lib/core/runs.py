@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import uuid
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -61,28 +60,18 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Yields
     ------
     pathlib.Path
-        An empty file with the suffix of `path`, to be overwritten in the block and removed if that fails.
+        A name with the suffix of `path`, to be written in the block; removed if the block fails.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@cache
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def write_json(path: str | Path, obj) -> None:
@@ -143,15 +132,11 @@ def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.
         for table, name in zip(tables[::-1], ("the new rows", str(path)), strict=False):
             if missing := [key for key in keys if key not in table.columns]:
                 raise ValueError(f"{name} lack the key column(s) {missing}; found {list(table.columns)}")
-        merged = (
-            pd.concat([table for table in tables if len(table)], ignore_index=True) if any(map(len, tables)) else rows
-        )
-        names = merged[keys].astype(str)  # 1 and "1" are the same key once read back from CSV
-        # The first appearance keeps its place, the last one its values: the order of a stored table stays put.
-        order = (~names.duplicated()).cumsum().where(~names.duplicated())
-        place = order.groupby([names[key] for key in keys]).transform("min")
-        merged = merged.assign(_place=place)[~names.duplicated(keep="last")].sort_values("_place", kind="stable")
-        merged = merged.drop(columns="_place").reset_index(drop=True)
+        merged = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        # As text, since 1 and "1" are the same key once read back from CSV. A replaced row keeps its place.
+        merged.index = pd.Index(["\x1f".join(map(str, key)) for key in merged[keys].itertuples(index=False)])
+        places = merged.index.unique()
+        merged = merged[~merged.index.duplicated(keep="last")].loc[places].reset_index(drop=True)
         write_table(merged, path)
     return merged
 
@@ -169,7 +154,7 @@ def versions() -> str:
 
 @cache
 def commit() -> tuple[str, bool]:
-    """Return the commit of the checkout and whether tracked files differ from it; ``("unknown", False)`` outside git."""
+    """Return the commit of the checkout and whether tracked files differ from it; ("unknown", False) without git."""
     git = ["git", "-C", str(repository_root())]
     try:
         name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
