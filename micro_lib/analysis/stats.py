@@ -1,0 +1,279 @@
+"""Intervals and paired tests; every result states its estimate, its interval and how many independent units stand
+behind it.
+
+The unit decides the interval: seeds are units for "how would another training run do", specimens or overlap groups for
+"how would another specimen do"; tiles of one specimen are not.  Use `t_interval` or `bootstrap_interval` over runs, the
+cluster bootstraps over specimens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+N_BOOT = 9_999  # scipy.stats.bootstrap's default
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its interval; ``estimate, low, high = interval`` unpacks it.
+
+    `n` counts the independent units (runs, trials, clusters), `n_values` the single values behind them.
+    """
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    n_values: int
+    level: float
+    method: str
+
+    def __iter__(self) -> Iterator[float]:
+        return iter((self.estimate, self.low, self.high))
+
+    def excludes(self, value: float) -> bool:
+        """Tell whether `value` lies outside the interval."""
+        return not self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """A two-tailed paired t test: mean difference with its t interval, p value, effect size d_z, number of pairs."""
+
+    difference: Interval
+    t: float
+    p: float
+    effect_dz: float
+    n: int
+
+
+def _level(level: float) -> float:
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1, for example 0.95, found {level}")
+    return level
+
+
+def _sample(x: ArrayLike, name: str = "x") -> NDArray[np.float64]:
+    x = np.asarray(x, float)
+    if x.ndim != 1 or len(x) < 2:
+        raise ValueError(f"{name}: an interval needs a flat list of at least 2 values, found shape {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError(
+            f"{name}: {np.sum(~np.isfinite(x))} of {len(x)} values are NaN or infinite; drop them knowingly"
+        )
+    return x
+
+
+def t_interval(x: ArrayLike, level: float = 0.95) -> Interval:
+    """Return the mean of independent runs with Student's t interval.
+
+    Parameters
+    ----------
+    x : (n,) float
+        At least two finite values.
+    level : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two values, values that are not finite, a level outside 0..1.
+    """
+    x = _sample(x)
+    half = stats.t.ppf((1 + _level(level)) / 2, len(x) - 1) * stats.sem(x)
+    mean = x.mean()
+    return Interval(float(mean), float(mean - half), float(mean + half), len(x), len(x), level, "t")
+
+
+def agresti_coull(successes: float, n: int, level: float = 0.95) -> Interval:
+    """Return a proportion with its Agresti-Coull interval (Agresti & Coull 1998), by statsmodels.
+
+    For independent trials only.  Trampert et al. 2021 print such intervals with n near the square of their number of
+    runs, for IoU too, which is no proportion; they are not intervals of a mean over runs.
+
+    Parameters
+    ----------
+    successes : float
+        0 to `n`.
+    n : int
+        Trials, at least 1.
+    level : float
+        Between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        No trial, successes outside 0..n, a level outside 0..1.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"need n >= 1 and 0 <= successes <= n, found successes={successes}, n={n}")
+    low, high = proportion_confint(successes, n, 1 - _level(level), "agresti_coull")
+    return Interval(successes / n, float(low), float(high), n, n, level, "Agresti-Coull")
+
+
+def bootstrap_interval(
+    x: ArrayLike,
+    statistic: Callable[..., NDArray] = np.mean,
+    *,
+    rng: np.random.Generator,
+    level: float = 0.95,
+    n_boot: int = N_BOOT,
+) -> Interval:
+    """Return ``statistic(x)`` of independent runs with its percentile bootstrap interval, by `scipy.stats.bootstrap`.
+
+    Parameters
+    ----------
+    x : (n,) float
+        At least two finite values.
+    statistic : callable
+        Takes ``(x, axis=...)``, as `numpy.mean` and `numpy.median` do.
+    rng : numpy.random.Generator
+    level : float
+        Between 0 and 1.
+    n_boot : int
+        Number of resamples.
+
+    Raises
+    ------
+    ValueError
+        As `t_interval`.
+    """
+    x = _sample(x)
+    # Percentile, not BCa: BCa divides by zero when all values are equal, and few runs often are.
+    result = stats.bootstrap(
+        (x,), statistic, confidence_level=_level(level), n_resamples=n_boot, method="percentile", rng=rng
+    ).confidence_interval
+    name = f"bootstrap of {statistic.__name__}"
+    return Interval(float(statistic(x, axis=0)), float(result.low), float(result.high), len(x), len(x), level, name)
+
+
+def cluster_bootstrap(
+    values: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_boot: int = N_BOOT,
+    level: float = 0.95,
+    denominators: ArrayLike | None = None,
+) -> Interval:
+    """Return the mean over images with a percentile interval from resampling whole clusters (specimens, overlap
+    groups).
+
+    Parameters
+    ----------
+    values : (images,) float
+        One score an image.
+    clusters : (images,) any
+        Name of the cluster each image belongs to; images of one cluster are drawn together (Davison & Hinkley 1997,
+        section 3.8).
+    rng : numpy.random.Generator
+    n_boot : int
+        Number of resamples.
+    level : float
+        Between 0 and 1.
+    denominators : (images,) float, optional
+        Non-negative.  The statistic becomes ``sum(values) / sum(denominators)``, e.g. pooled IoU from intersections and
+        unions.
+
+    Returns
+    -------
+    Interval
+        ``n`` is the number of clusters.  With few of them (below about 20) percentile intervals are somewhat too
+        narrow.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ, fewer than two clusters, values that are not finite, a cluster whose denominators sum to 0.
+    """
+    values = _sample(values, "values")
+    denominators = np.ones_like(values) if denominators is None else _sample(denominators, "denominators")
+    names, member = np.unique(np.asarray(clusters), return_inverse=True)
+    if not len(values) == len(denominators) == len(member):
+        raise ValueError(
+            f"{len(values)} values, {len(denominators)} denominators and {len(member)} clusters: lengths differ"
+        )
+    if len(names) < 2:
+        raise ValueError(
+            f"one cluster only ({names[0]}): between-cluster spread, and so an interval, cannot be estimated"
+        )
+    upper, lower = np.bincount(member, values), np.bincount(member, denominators)  # (clusters,)
+    if (lower <= 0).any():
+        raise ValueError(f"denominators of cluster {names[lower <= 0][0]} sum to {lower.min()}, expected above 0")
+    drawn = rng.integers(len(names), size=(n_boot, len(names)))
+    resampled = upper[drawn].sum(1) / lower[drawn].sum(1)
+    low, high = np.quantile(resampled, [(1 - _level(level)) / 2, (1 + level) / 2])
+    estimate = upper.sum() / lower.sum()
+    return Interval(float(estimate), float(low), float(high), len(names), len(values), level, "cluster bootstrap")
+
+
+def paired_cluster_bootstrap(
+    a: ArrayLike,
+    b: ArrayLike,
+    clusters: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_boot: int = N_BOOT,
+    level: float = 0.95,
+) -> Interval:
+    """Return the mean over images of arm `a` minus arm `b`, with an interval from resampling whole clusters.
+
+    Parameters
+    ----------
+    a, b : (images,) or (seeds, images) float
+        Scores of the same images in the same order.  Seeds are averaged first, so the interval speaks of the expected
+        score of an arm on other specimens, for the seeds at hand; arms may have different numbers of seeds.
+    clusters, rng, n_boot, level
+        As `cluster_bootstrap`.
+
+    Raises
+    ------
+    ValueError
+        The arms differ in their number of images; otherwise as `cluster_bootstrap`.
+    """
+    a, b = (np.atleast_2d(np.asarray(arm, float)).mean(0) for arm in (a, b))  # (images,)
+    if a.shape != b.shape:
+        raise ValueError(f"the arms must score the same images: {a.shape[-1]} against {b.shape[-1]}")
+    return cluster_bootstrap(a - b, clusters, rng=rng, n_boot=n_boot, level=level)
+
+
+def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> PairedTest:
+    """Test whether two arms measured on the same units differ: two-tailed paired t test, by SciPy.
+
+    Parameters
+    ----------
+    a, b : (n,) float
+        At least two pairs.
+    level : float
+        Of the interval of the mean difference ``a - b``.
+
+    Returns
+    -------
+    PairedTest
+        ``effect_dz`` is the mean difference over the standard deviation of the differences (Cohen 1988; Lakens 2013,
+        eq. 6).  All differences equal: p is 0 and the effect infinite, or p 1 and the effect 0 if they are all zero.
+
+    Raises
+    ------
+    ValueError
+        The arms differ in length; otherwise as `t_interval`.
+    """
+    a, b = _sample(a, "a"), _sample(b, "b")
+    if len(a) != len(b):
+        raise ValueError(f"pairs need equal lengths: {len(a)} against {len(b)}")
+    difference = t_interval(a - b, level)
+    spread = np.std(a - b, ddof=1)
+    if spread == 0:
+        same = difference.estimate == 0
+        size = 0.0 if same else float(np.copysign(np.inf, difference.estimate))
+        return PairedTest(difference, size, float(same), size, len(a))
+    test = stats.ttest_rel(a, b)
+    return PairedTest(
+        difference, float(test.statistic), float(test.pvalue), float(difference.estimate / spread), len(a)
+    )
