@@ -1,0 +1,205 @@
+"""The claims table: every published number beside ours, and one way to round what readers see."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from micro_lib.core.profiles import resolve
+from micro_lib.core.runs import provenance, read_table, write_table
+
+COLUMNS = (
+    "claim",  # what is stated, e.g. "boundary mIoU, synthetic training only"
+    "paper",  # short name of the paper, e.g. "Trampert 2021"
+    "where",  # table, figure or section of it
+    "published",  # the published number as printed there, e.g. "0.745 +- 0.015"
+    "ours",  # our number, empty where there is none
+    "low",  # ends of our interval, empty where there is none
+    "high",
+    "n",  # how many runs, groups or images the interval is over
+    "unit",  # unit of ours, "1" for a ratio
+    "profile",
+    "device",
+    "notebook",
+    "verdict",  # one of VERDICTS
+    "why",  # a sentence behind the verdict
+    "seeds",  # the seeds that were run, e.g. "1 2 3"
+    "versions",
+    "commit",
+)
+MEASURED = ("reproduced", "direction reproduced", "not reproduced")
+VERDICTS = (*MEASURED, "cannot be tested with open data", "not run here")
+_SHOWN = ["claim", "paper", "where", "published", "ours", "n", "unit", "profile", "verdict"]
+
+
+def claim_rows(
+    claims: Iterable[Mapping], *, profile: str, notebook: str, seeds: Sequence[int], device: str = "cpu"
+) -> pd.DataFrame:
+    """Complete a notebook's claims to rows of the claims table.
+
+    Parameters
+    ----------
+    claims : iterable of mapping
+        Each with claim, paper, where, published, verdict, and, where something was measured, ours, n, unit and, where
+        there is an interval, low and high; ``why`` is required where nothing was measured.
+    profile, notebook, device : str
+        As for `micro_lib.core.runs.provenance`.
+    seeds : sequence of int
+        The seeds that were run.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a claim, columns `COLUMNS`.
+
+    Raises
+    ------
+    ValueError
+        If a claim lacks a field, has an unknown one, or its verdict does not fit what was measured; names the claim.
+    """
+    source = provenance(profile=resolve(profile), seed=0, device=device, notebook=notebook)
+    shared = {name: source[name] for name in ("profile", "device", "notebook", "versions")}
+    shared["commit"] = f"{source['commit']}{'-dirty' if source['dirty'] else ''}"
+    shared["seeds"] = " ".join(str(seed) for seed in seeds)
+    rows = [{**_checked(claim), **shared} for claim in claims]
+    names = [row["claim"] for row in rows]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"claims stated twice in {notebook}: {twice}")
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _checked(claim: Mapping) -> dict:
+    row = {"ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": "1", "why": "", **claim}
+    faults = [f"{field} is missing" for field in COLUMNS[:4] if not str(row.get(field, "")).strip()]
+    faults += [f"unknown field {field!r}" for field in row if field not in (*COLUMNS[:9], "verdict", "why")]
+    verdict, measured = row.get("verdict"), not math.isnan(row["ours"])
+    if verdict not in VERDICTS:
+        faults.append(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
+    elif verdict in MEASURED and not (measured and row["n"] >= 1):
+        faults.append(f"verdict {verdict!r} needs our number and its n")
+    elif verdict not in MEASURED and (measured or not row["why"]):
+        faults.append(f"verdict {verdict!r} takes no number of ours and says why")
+    if math.isnan(row["low"]) != math.isnan(row["high"]) or row["low"] > row["high"]:
+        faults.append(f"interval [{row['low']}, {row['high']}] is not one")
+    if faults:
+        raise ValueError(f"claim {row.get('claim', '')!r}: {'; '.join(faults)}")
+    return row
+
+
+def write_claims(rows: pd.DataFrame, out: str | Path) -> Path:
+    """Write a notebook's claim rows to ``<out>/claims.csv``, from where the runner gathers them.
+
+    Parameters
+    ----------
+    rows : pandas.DataFrame
+        From `claim_rows`.
+    out : str or pathlib.Path
+        The notebook's output folder.
+
+    Returns
+    -------
+    pathlib.Path
+        The file written.
+    """
+    path = Path(out) / "claims.csv"
+    write_table(rows[list(COLUMNS)], path)
+    return path
+
+
+def gather_claims(files: Iterable[Path]) -> pd.DataFrame:
+    """Put the claims of several notebooks into one table.
+
+    Parameters
+    ----------
+    files : iterable of pathlib.Path
+        Files of `write_claims`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`, in the order of the files.
+
+    Raises
+    ------
+    ValueError
+        If two notebooks state the same claim in the same profile, or a file has other columns; names the files.
+    """
+    tables = []
+    for path in files:
+        table = read_table(path)
+        if tuple(table.columns) != COLUMNS:
+            raise ValueError(f"{path} has columns {list(table.columns)}; expected {list(COLUMNS)}")
+        tables.append(table)
+    if not tables:
+        return pd.DataFrame(columns=list(COLUMNS))
+    claims = pd.concat(tables, ignore_index=True)
+    if len(twice := claims[claims.duplicated(["claim", "profile"], keep=False)]):
+        raise ValueError(f"stated by more than one notebook: {twice[['claim', 'notebook']].to_dict('records')}")
+    return claims
+
+
+def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
+    """Round a number for readers: to two digits of its interval's half-width, else to three significant digits.
+
+    Parameters
+    ----------
+    value : float
+        The number; NaN gives ``"-"``.
+    low, high : float
+        Ends of its interval, NaN where there is none.
+
+    Returns
+    -------
+    str
+        e.g. ``"0.713 [0.684, 0.742]"`` or ``"0.713"``; never in exponent form between 1e-4 and 1e15.
+    """
+    if math.isnan(value):
+        return "-"
+    half_width = (high - low) / 2
+    scale, digits = (half_width, 2) if half_width > 0 else (abs(value), 3)
+    if not 0 < scale < math.inf:
+        return f"{value:g}"
+    if half_width != half_width and not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.2e}"
+    decimals = digits - 1 - math.floor(math.log10(scale))
+    places = max(decimals, 0)
+    texts = [f"{round(number, decimals):.{places}f}" for number in (value, low, high) if not math.isnan(number)]
+    return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def show(df: pd.DataFrame) -> pd.DataFrame:
+    """Return a table as readers see it: floats rounded, ``x``, ``x_low`` and ``x_high`` joined to one column ``x``.
+
+    Parameters
+    ----------
+    df : pandas.DataFrame
+        Any table; columns ``low`` and ``high`` belong to ``ours``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Same rows and order of columns, floats as text.
+    """
+    joined = {}
+    for name in df.columns:
+        low, high = ("low", "high") if name == "ours" else (f"{name}_low", f"{name}_high")
+        if low in df.columns and high in df.columns:
+            joined[name] = (low, high)
+    bounds = {bound for pair in joined.values() for bound in pair}
+    shown = df.drop(columns=list(bounds)).copy()
+    for name in shown.columns:
+        if pd.api.types.is_float_dtype(df[name]):
+            ends = [df[bound].astype(float) for bound in joined.get(name, ())]
+            shown[name] = [rounded(*numbers) for numbers in zip(df[name], *ends, strict=True)]
+    return shown
+
+
+def claims_text(claims: pd.DataFrame) -> str:
+    """Return the claims table as text for a terminal: rounded, one line a claim, the verdicts counted below."""
+    if claims.empty:
+        return "No notebook that ran states a claim."
+    table = show(claims)[_SHOWN].fillna("").to_string(index=False, justify="left", max_colwidth=44)
+    counts = claims["verdict"].value_counts()
+    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    return f"{table}\n\n{len(claims)} claims: {summary}"
