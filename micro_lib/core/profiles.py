@@ -14,6 +14,7 @@ class Stage(NamedTuple):
     px: int  # side of the square training images, pixels
     epochs: int  # passes over the training images
     frozen: bool  # True: the encoder keeps its weights
+    mode: str = "crop"  # "crop": windows at native scale; "resize": whole micrographs downsized
 
 
 # Trampert et al. 2021, section 3.2.2: 4000 images, 3200/800, encoder frozen at 128 px (20 epochs) and 256 px (10),
@@ -59,7 +60,7 @@ _TABLE = {
             "n_train": 3200,
             "n_validation": 800,
             "image_px": 512,
-            "stages": (Stage(128, 20, True), Stage(256, 10, True), Stage(512, 5, False)),
+            "stages": (Stage(128, 20, True, "resize"), Stage(256, 10, True, "resize"), Stage(512, 5, False, "resize")),
             "batch": 16,
             "learning_rate": 1e-3,
             "architecture": "dynamic_resnet50",

@@ -24,6 +24,11 @@ def repository_root() -> Path:
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
+def build_dir() -> Path:
+    """Return the folder for everything that is made: ``$MICRO_OUT``, else ``build/`` of the checkout."""
+    return Path(os.environ.get("MICRO_OUT", "") or repository_root() / "build")
+
+
 def out_dir(name: str, out: str = "") -> Path:
     """Return the folder a notebook writes to, and make it.
 
@@ -40,10 +45,21 @@ def out_dir(name: str, out: str = "") -> Path:
     pathlib.Path
         An existing folder.
     """
-    base = os.environ.get("MICRO_OUT", "")
-    folder = Path(out) if out else (Path(base) if base else repository_root() / "build") / name
+    folder = Path(out) if out else build_dir() / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+@contextmanager
+def environment(**variables: str) -> Iterator[None]:
+    """Set environment variables for the processes that the block starts, and put everything back after it."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @contextmanager
