@@ -1,0 +1,180 @@
+"""Training tiles: micrographs in memory or rendered on the fly, cut and augmented by a random stream of their own."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from tqdm.auto import tqdm
+
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data import augment
+
+MODES = ("crop", "resize")
+
+
+class Labelled(NamedTuple):
+    """A micrograph for training: 8 bits are enough, and a thousand of them fit in memory."""
+
+    image: np.ndarray  # (H, W) uint8
+    mask: np.ndarray  # (H, W) uint8 class ids
+
+
+class Rendered(Sequence):
+    """The micrographs of a scenario table, rendered whenever they are asked for: no memory, all the time.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        One row a micrograph.
+    render : callable
+        Turns a row (a mapping) into an object with `image` (H, W) uint8 or uint16 and `mask` (H, W) uint8.
+    """
+
+    def __init__(self, table: pd.DataFrame, render: Callable[[Mapping], object]):
+        self.table, self.render = table, render
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, i: int) -> Labelled:
+        micrograph = self.render(self.table.iloc[i].to_dict())
+        return Labelled(to_uint8(micrograph.image), micrograph.mask)
+
+
+def pool(micrographs: Sequence[Labelled], *, description: str = "rendering") -> list[Labelled]:
+    """Return all micrographs of a sequence in memory, with a progress bar: training then never waits for them."""
+    return [micrographs[i] for i in tqdm(range(len(micrographs)), desc=description, disable=None, leave=False)]
+
+
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Return an image in 8 bits for training: uint16 loses its lower byte, floats are stretched to the full range.
+
+    Raises
+    ------
+    ValueError
+        If the image is neither an unsigned integer nor finite floats.
+    """
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        return (image >> 8).astype(np.uint8)
+    if image.dtype.kind != "f" or not np.isfinite(image).all():
+        raise ValueError(f"training images are uint8, uint16 or finite floats; found {image.dtype}")
+    low, high = float(image.min()), float(image.max())
+    return np.round((image - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+
+
+class Tiles(Dataset):
+    """Training samples, each a pure function of (seed, epoch, index), whichever worker makes it.
+
+    Parameters
+    ----------
+    micrographs : sequence of Labelled
+        In memory (`pool`) or rendered on the fly (`Rendered`); sizes may differ.
+    px : int
+        Side of the square tiles.
+    seed : int
+        Seed of the windows and changes.
+    mode : str
+        ``"crop"``: windows at about native scale, `augment.light`; ``"resize"``: whole micrographs downsized to `px`,
+        `augment.as_published`.
+    inversion : float
+        Probability of swapping dark and bright.
+
+    Raises
+    ------
+    ValueError
+        If the mode is unknown or there are no micrographs.
+    """
+
+    def __init__(
+        self, micrographs: Sequence[Labelled], px: int, *, seed: int, mode: str = "crop", inversion: float = 0.0
+    ):
+        _check(micrographs, mode)
+        self.micrographs, self.seed, self.inversion = micrographs, seed, inversion
+        self.geometry = augment.light(px) if mode == "crop" else augment.as_published(px)
+        self.tone, self.picture = augment.point_operations(), augment.picture_operations()
+
+    def __len__(self) -> int:
+        return len(self.micrographs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tile `key` = (epoch, index): image (1, px, px) float32 and mask (px, px) int64."""
+        epoch, index = key
+        micrograph = self.micrographs[index]
+        with torch.random.fork_rng(devices=[]):
+            # torch.manual_seed would also queue a call, with its traceback, for every GPU backend: 1 ms a tile
+            torch.default_generator.manual_seed(stream_seed(self.seed, "tile", epoch, index))
+            image, mask = self.geometry(*_tensors(micrograph))
+            inverted = bool(torch.rand(()) < self.inversion)
+            table = augment.tone_table(_histogram(micrograph.image), self.tone, inverted)
+            image = self.picture(tv_tensors.Image(table[image.long()]))
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor).long()
+
+
+class FixedTiles(Dataset):
+    """Validation samples: the middle of each micrograph, or all of it downsized, with nothing changed.
+
+    Parameters
+    ----------
+    micrographs, px, mode
+        As for `Tiles`.
+    """
+
+    def __init__(self, micrographs: Sequence[Labelled], px: int, *, mode: str = "crop"):
+        _check(micrographs, mode)
+        self.micrographs = micrographs
+        self.geometry = v2.CenterCrop(px) if mode == "crop" else v2.Resize((px, px), antialias=True)
+
+    def __len__(self) -> int:
+        return len(self.micrographs)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tile `index`: image (1, px, px) float32 and mask (px, px) int64."""
+        micrograph = self.micrographs[index]
+        image, mask = self.geometry(*_tensors(micrograph))
+        table = augment.tone_table(_histogram(micrograph.image), None)
+        return table[image.as_subclass(torch.Tensor).long()], mask.as_subclass(torch.Tensor).long()
+
+
+class EpochSampler(Sampler):
+    """Keys (epoch, index) in an order drawn anew for every epoch; `epoch` is set from outside, so a run can resume.
+
+    Parameters
+    ----------
+    length : int
+        Number of samples.
+    seed : int
+        Seed of the orders.
+    """
+
+    def __init__(self, length: int, *, seed: int):
+        self.length, self.seed, self.epoch = length, seed, 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self):
+        order = stream(self.seed, "order", self.epoch).permutation(self.length)
+        return iter([(self.epoch, int(i)) for i in order])
+
+
+def _check(micrographs: Sequence[Labelled], mode: str) -> None:
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; the modes are {', '.join(MODES)}")
+    if len(micrographs) == 0:
+        raise ValueError("no micrographs to cut tiles from; give at least one")
+
+
+def _tensors(micrograph: Labelled) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    image, mask = torch.from_numpy(micrograph.image), torch.from_numpy(micrograph.mask)
+    return tv_tensors.Image(image[None]), tv_tensors.Mask(mask)  # (1, H, W), (H, W)
+
+
+def _histogram(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.bincount(image.ravel(), minlength=augment.LEVELS))
