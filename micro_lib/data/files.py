@@ -1,0 +1,476 @@
+"""Micrographs and masks as files: read and write them, find their scale, and check a folder before training on it."""
+
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import tifffile
+from PIL import Image as PillowImage
+from tqdm.auto import tqdm
+
+from micro_lib.core.labels import ClassMap, MaskError
+from micro_lib.core.runs import atomic_path
+from micro_lib.data.formats import FORMAT, SUFFIXES, MicrographError, Raw, read_pixel_size, read_raw
+
+
+class Image(NamedTuple):
+    """A grey micrograph."""
+
+    pixels: np.ndarray  # (H, W) uint8, uint16 or float32, as stored
+    pixel_size_um: float | None  # None: the file does not say, see `require_pixel_size`
+    path: Path
+
+
+def read_micrograph(path: str | Path, pixel_size_um: float | None = None, crop_info_bar: bool = False) -> Image:
+    """Read a TIFF, PNG or JPEG as one grey image of the bit depth it is stored with.
+
+    Colour becomes luminance (ITU-R BT.601 weights, rounded), which leaves equal channels exactly as they are. An alpha
+    channel is dropped if it is opaque everywhere.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file; 8-bit, 16-bit or floating point.
+    pixel_size_um : float, optional
+        Edge of a pixel in um; wins over the file's tags, with a warning where the two differ by more than 1 %.
+    crop_info_bar : bool
+        Cut off the rows found by `info_bar_rows`; otherwise nothing is ever cut.
+
+    Returns
+    -------
+    Image
+        pixels (H, W) uint8, uint16 or float32; pixel_size_um from the argument or `read_pixel_size`; path.
+
+    Raises
+    ------
+    MicrographError
+        If the file is empty, truncated, no image, a stack, partly transparent or of a number type beyond the three.
+    ValueError
+        If `pixel_size_um` is not a positive number.
+    """
+    path = Path(path)
+    pixels = _supported(path, _grey(path, read_raw(path)))
+    size = _chosen_pixel_size(path, pixel_size_um)
+    bar = info_bar_rows(pixels) if crop_info_bar else 0
+    return Image(pixels[: len(pixels) - bar], size, path)
+
+
+def read_mask(path: str | Path, class_map: ClassMap) -> np.ndarray:
+    """Read a mask file as class ids.
+
+    Palette files count as their indices when the map knows grey levels and as their colours when it knows colours;
+    equal channels count as grey levels.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        PNG, TIFF or JPEG.
+    class_map : ClassMap
+        Says which grey level or colour means which class.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W) uint8 class ids.
+
+    Raises
+    ------
+    MicrographError
+        If the file cannot be read, or holds values unknown to the map; lists them, their pixel counts and the fix.
+    """
+    path = Path(path)
+    values = _mask_values(path, class_map)
+    try:
+        return class_map.encode(values)
+    except MaskError as error:
+        found = "; ".join(f"{value}: {count} px" for value, count in _value_counts(values)[:12])
+        expected = f"values of class map {class_map.name!r}: {dict(class_map.values)}"
+        raise MicrographError(path, f"values {{{found}}}", expected, _mask_fix(path, values, class_map)) from error
+
+
+def write_micrograph(path: str | Path, pixels: np.ndarray, pixel_size_um: float | None = None) -> None:
+    """Write a grey micrograph as TIFF with ImageJ's tags, which keep the pixel size, or as PNG, which cannot.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Ends in ``.tif``, ``.tiff`` or ``.png``; written atomically.
+    pixels : numpy.ndarray
+        (H, W) uint8, uint16, or (TIFF only) float32.
+    pixel_size_um : float, optional
+        Edge of a pixel in um.
+
+    Raises
+    ------
+    MicrographError
+        If the format cannot hold these pixels or the pixel size.
+    """
+    path = Path(path)
+    allowed = {"TIFF": "uint8 uint16 float32", "PNG": "uint8 uint16"}.get(FORMAT.get(path.suffix.lower(), ""), "")
+    if pixels.ndim != 2 or str(pixels.dtype) not in allowed.split():
+        expected = f"(H, W) of {allowed or 'a .tif or .png name'}"
+        raise MicrographError(path, f"{pixels.shape} {pixels.dtype}", expected, "Convert first, or write a .tif.")
+    if path.suffix.lower() == ".png" and pixel_size_um is not None:
+        raise MicrographError(path, "a pixel size", "none in a PNG", "Write a .tif, whose tags hold it.")
+    with atomic_path(path) as temporary:
+        if path.suffix.lower() == ".png":
+            PillowImage.fromarray(pixels).save(temporary)
+            return
+        scale = {} if pixel_size_um is None else {"resolution": (1 / _positive(pixel_size_um),) * 2}
+        unit = {} if pixel_size_um is None else {"unit": "um"}
+        tifffile.imwrite(temporary, pixels, imagej=True, metadata={"axes": "YX", **unit}, **scale)
+
+
+def write_mask(path: str | Path, ids: np.ndarray) -> None:
+    """Write class ids, (H, W) uint8, as a PNG whose grey levels are the ids, atomically."""
+    path, ids = Path(path), np.asarray(ids)
+    if path.suffix.lower() != ".png" or ids.ndim != 2 or ids.dtype != np.uint8:
+        raise MicrographError(
+            path, f"{ids.shape} {ids.dtype}", "(H, W) uint8 and a name in .png", "Masks are lossless PNG."
+        )
+    write_micrograph(path, ids)
+
+
+def require_pixel_size(image: Image) -> float:
+    """Return the pixel size of an image in um, or raise MicrographError that shows the tags found."""
+    if image.pixel_size_um is None:
+        fix = "Give pixel_size_um, from the scale bar: its length in um divided by its length in pixels."
+        raise MicrographError(image.path, read_pixel_size(image.path)[1], "a pixel size", fix)
+    return image.pixel_size_um
+
+
+def info_bar_rows(pixels: np.ndarray) -> int:
+    """Count the rows of a microscope's information bar at the bottom of an image.
+
+    A bar is drawn, not imaged: most pixels of nearly every row share one grey level, others (text) stand out from it,
+    and it ends at a straight line above which rows are not like that. Images that are themselves flat there
+    (saturated or noise-free) hide a bar from this rule.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (H, W) uint8, uint16 or float32.
+
+    Returns
+    -------
+    int
+        0 if there is none; at most 30 % of the height.
+    """
+    grey = _to_uint8(pixels)
+    height, width = grey.shape
+    counts = np.bincount((np.arange(height)[:, None] * 256 + grey).ravel(), minlength=height * 256).reshape(height, 256)
+    near = np.lib.stride_tricks.sliding_window_view(np.pad(counts, ((0, 0), (2, 2))), 5, axis=1).sum(-1)  # (H, 256)
+    flat = near.max(axis=1) >= 0.45 * width  # +-2 levels: survives JPEG, and noise of 5 levels or more stays below
+    n_rows = _trailing_run(flat, shortest=max(8, height // 100), longest=int(0.3 * height))
+    if not n_rows:
+        return 0
+    bar = grey[height - n_rows :]
+    background = np.bincount(bar.ravel(), minlength=256).argmax()
+    stands_out = np.abs(bar.astype(int) - background) > 60
+    return n_rows if 0.002 < stands_out.mean() < 0.5 else 0
+
+
+def _trailing_run(flat: np.ndarray, shortest: int, longest: int) -> int:
+    """Return the longest run of rows up to the last, nine in ten of them flat, below rows that are mostly not."""
+    for n in range(min(longest, len(flat) - 1), shortest - 1, -1):
+        above = flat[max(0, len(flat) - n - 32) : len(flat) - n]
+        if flat[-n] and not flat[-n - 1] and flat[-n:].mean() >= 0.9 and above.mean() <= 0.2:
+            return n
+    return 0
+
+
+def _to_uint8(pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    low, high = float(pixels.min()), float(pixels.max())
+    return ((pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
+
+
+def _grey(path: Path, raw: Raw) -> np.ndarray:
+    pixels = raw.pixels if raw.palette is None else raw.palette[raw.pixels]
+    if pixels.ndim == 2:
+        return pixels
+    pixels = _without_alpha(path, pixels)
+    if pixels.shape[2] == 1 or (pixels == pixels[..., :1]).all():
+        return np.ascontiguousarray(pixels[..., 0])
+    if pixels.dtype.kind == "f":
+        return pixels @ np.array([0.299, 0.587, 0.114], pixels.dtype)
+    # BT.601 in 16-bit fixed point; the weights sum to 65536. For uint8 this is what Pillow's "L" gives.
+    weighted = pixels.astype(np.int64) @ np.array([19595, 38470, 7471])
+    return ((weighted + 0x8000) >> 16).astype(pixels.dtype)
+
+
+def _without_alpha(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if pixels.shape[2] not in (2, 4):
+        return pixels
+    opaque = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+    see_through = np.mean(pixels[..., -1] != opaque)
+    if see_through:
+        fix = "Flatten it on a background and save it without alpha: what lies under such pixels is undefined."
+        raise MicrographError(path, f"{see_through:.2%} of the pixels transparent", "opaque pixels", fix)
+    return pixels[..., :-1]
+
+
+def _supported(path: Path, pixels: np.ndarray) -> np.ndarray:
+    """Return pixels as uint8, uint16 or float32, without loss."""
+    if pixels.dtype.kind == "f":
+        if not np.isfinite(pixels).all():
+            bad = int((~np.isfinite(pixels)).sum())
+            raise MicrographError(path, f"{bad} pixels that are no number", "finite grey levels", "Mend them first.")
+        return pixels.astype(np.float32)
+    if pixels.dtype in (np.uint8, np.uint16):
+        return pixels.astype(pixels.dtype.newbyteorder("="))
+    low, high = int(pixels.min()), int(pixels.max())
+    if 0 <= low and high <= 65535:
+        return pixels.astype(np.uint16)
+    raise MicrographError(
+        path, f"{pixels.dtype} values from {low} to {high}", "8-bit, 16-bit or float", "Export it as 16-bit."
+    )
+
+
+def _positive(pixel_size_um: float) -> float:
+    if not (np.isfinite(pixel_size_um) and pixel_size_um > 0):
+        raise ValueError(f"pixel_size_um is {pixel_size_um}; expected a positive number of micrometres")
+    return float(pixel_size_um)
+
+
+def _chosen_pixel_size(path: Path, given_um: float | None) -> float | None:
+    tagged_um, reason = read_pixel_size(path)
+    if given_um is None:
+        return tagged_um
+    if tagged_um and abs(tagged_um / _positive(given_um) - 1) > 0.01:
+        warnings.warn(f"{path}: using the given {given_um:g} um/px; the file says {reason}", stacklevel=3)
+    return _positive(given_um)
+
+
+def _mask_values(path: Path, class_map: ClassMap) -> np.ndarray:
+    """Return (H, W) grey levels or (H, W, 3) colours, whichever the class map is about, where the file allows it."""
+    raw = read_raw(path)
+    if raw.palette is not None:
+        return raw.palette[raw.pixels] if class_map.is_rgb else raw.pixels
+    pixels = raw.pixels if raw.pixels.ndim == 2 else _without_alpha(path, raw.pixels)
+    if class_map.is_rgb:
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
+    return pixels
+
+
+def _value_counts(values: np.ndarray) -> list[tuple[float | tuple[int, ...], int]]:
+    """Return the grey levels or colours of a mask with their pixel counts, most frequent first."""
+    if values.ndim == 3:  # colours packed into one integer: sorting rows would take ten times as long
+        packed = values.astype(np.int64) @ (1 << 16) ** np.arange(values.shape[2])[::-1]  # (H, W, C) -> (H, W)
+        return [
+            (tuple(int(value) >> 16 * i & 0xFFFF for i in range(values.shape[2]))[::-1], count)
+            for value, count in _value_counts(packed)
+        ]
+    found, counts = np.unique(values, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return list(zip(found[order].tolist(), counts[order].tolist(), strict=True))
+
+
+def _mask_fix(path: Path, values: np.ndarray, class_map: ClassMap | None) -> str:
+    """Say how to make a mask and a class map fit."""
+    found = {value for value, _ in _value_counts(values)}
+    if path.suffix.lower() in (".jpg", ".jpeg"):
+        return "JPEG changes grey levels: export the mask as PNG."
+    if found <= {0, 255}:
+        return "The mask is 0/255, not class ids: give a class map with values={0: 0, 255: 1}."
+    offered = {value: i for i, value in enumerate(sorted(found)[:8])}
+    if len(found) > 8:
+        return "Many values: the mask is smoothed or no mask; export it without interpolation and compression."
+    name = "a class map" if class_map is None else f"a class map in place of {class_map.name!r}"
+    return f"Redraw these pixels, or give {name} such as values={offered}."
+
+
+COLUMNS = ("severity", "file", "found", "expected", "fix")
+SEVERITIES = ("error", "warning", "info")  # cannot be used; can be used, but look at it; good to know
+
+
+def check(folder: str | Path, class_map: ClassMap | None = None) -> pd.DataFrame:
+    """Report every problem of a folder of micrographs and masks at once, before a long run stumbles over the first.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Holds ``images/`` and, for labelled data, ``masks/`` with files of the same names (suffixes may differ); or,
+        without an ``images`` folder, the micrographs themselves.
+    class_map : ClassMap, optional
+        What the masks mean; without it their values are reported, not judged.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a problem, errors first: severity (`SEVERITIES`), file (relative to `folder`), found, expected, fix.
+        Empty if all is well. `describe` prints it.
+
+    Raises
+    ------
+    NotADirectoryError
+        If `folder` is none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; expected one with images/ and masks/, or with micrographs")
+    findings = _Findings(folder)
+    has_images = (folder / "images").is_dir()
+    images = findings.listed(folder / "images" if has_images else folder)
+    masks = findings.listed(folder / "masks") if (folder / "masks").is_dir() else {}
+    if not images:
+        findings.add("error", folder, "no micrographs", " ".join(SUFFIXES), "Put them into images/, masks into masks/.")
+    shapes = findings.check_images(images)
+    if (folder / "masks").is_dir():
+        findings.check_pairs(images, masks)
+        findings.check_masks(masks, shapes, class_map)
+    elif has_images:
+        findings.add("info", folder, "no masks folder", "masks/ for labelled data", "Nothing to do to segment only.")
+    table = pd.DataFrame(findings.rows, columns=list(COLUMNS))
+    order = table["severity"].map(SEVERITIES.index)
+    return table.iloc[np.lexsort((table["file"], order))].reset_index(drop=True)
+
+
+def describe(problems: pd.DataFrame) -> str:
+    """Return the table of `check` as text for a terminal, one paragraph a problem, the count of each severity first."""
+    if problems.empty:
+        return "no problems found"
+    counts = problems["severity"].value_counts()
+    lines = [", ".join(f"{counts[s]} {s}{'s' * (counts[s] > 1 and s != 'info')}" for s in SEVERITIES if s in counts)]
+    for row in problems.itertuples(index=False):
+        lines += [f"{row.severity}: {row.file}", f"    found {row.found}; expected {row.expected}", f"    {row.fix}"]
+    return "\n".join(lines)
+
+
+class _Findings:
+    """Collects the problem rows of one folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.rows: list[tuple[str, str, str, str, str]] = []
+
+    def add(self, severity: str, file: Path, found: str, expected: str, fix: str) -> None:
+        name = file.relative_to(self.folder).as_posix() if file.is_relative_to(self.folder) else file.as_posix()
+        self.rows.append((severity, name, found, expected, fix))
+
+    def listed(self, folder: Path) -> dict[str, Path]:
+        """Return the micrographs or masks of a folder by stem, sorted; reports names that clash or are passed over."""
+        files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
+        known = [file for file in files if file.suffix.lower() in SUFFIXES]
+        for file in sorted(set(files) - set(known)):
+            if file.name not in ("Thumbs.db", "desktop.ini", "manifest.csv"):
+                self.add("info", file, f"a {file.suffix or 'nameless'} file", " ".join(SUFFIXES), "It is passed over.")
+        by_stem: dict[str, Path] = {}
+        for file in known:
+            if file.stem in by_stem:
+                found = f"the stem of {by_stem[file.stem].name} again"
+                self.add("error", file, found, "one file a name", "Remove or rename one of the two.")
+            by_stem.setdefault(file.stem, file)
+        for group in _differing_in_case(by_stem):
+            found = f"names that differ in case only: {', '.join(group)}"
+            fix = "Rename: on Windows and macOS they are one file."
+            self.add("warning", by_stem[group[0]], found, "names that differ in letters", fix)
+        return by_stem
+
+    def check_images(self, images: dict[str, Path]) -> dict[str, tuple[tuple[int, int], int]]:
+        """Read every micrograph; return by stem the shapes and the heights of the information bars."""
+        shapes, depths, unscaled = {}, {}, []
+        for stem, file in tqdm(images.items(), desc="reading images", unit="image", delay=2, leave=False):
+            try:
+                image = read_micrograph(file)
+                bar = info_bar_rows(image.pixels)
+            except MicrographError as error:
+                self.add("error", file, error.found, error.expected, error.fix)
+                continue
+            shapes[stem], depths[stem] = (image.pixels.shape, bar), str(image.pixels.dtype)
+            if image.pixel_size_um is None:
+                unscaled.append(file)
+            if bar:
+                fix = "Read it with crop_info_bar=True, and crop its mask alike, or mask the rows."
+                self.add("warning", file, f"an information bar in the last {bar} rows", "a micrograph only", fix)
+        self._check_depths(images, depths)
+        self._check_scale(images, unscaled)
+        return shapes
+
+    def _check_depths(self, images: dict[str, Path], depths: dict[str, str]) -> None:
+        counts = Counter(depths.values()).most_common()
+        for depth, n in counts[1:]:
+            first = next(images[stem] for stem, found in depths.items() if found == depth)
+            found = f"{depth} pixels in {n} of {len(depths)} images, this the first; most are {counts[0][0]}"
+            fix = "Export all at one bit depth; their grey levels may not compare."
+            self.add("warning", first, found, "one bit depth", fix)
+
+    def _check_scale(self, images: dict[str, Path], unscaled: list[Path]) -> None:
+        if unscaled:
+            found = f"no pixel size in {len(unscaled)} of {len(images)} images, this the first: "
+            fix = "Give pixel_size_um when reading; else sizes come in pixels only."
+            self.add("warning", unscaled[0], found + read_pixel_size(unscaled[0])[1], "a scale in the tags", fix)
+
+    def check_pairs(self, images: dict[str, Path], masks: dict[str, Path]) -> None:
+        for kind, own, others in (("mask", images, masks), ("image", masks, images)):
+            for stem in sorted(own.keys() - others.keys()):
+                partner = _likely_partner(stem, others)
+                fix = f"Rename {partner.name}: names must be equal but for the suffix." if partner else ""
+                self.add(
+                    "error", own[stem], f"no {kind} of that name", f"{stem}.*", fix or f"Add its {kind} or remove it."
+                )
+
+    def check_masks(self, masks: dict[str, Path], shapes: dict, class_map: ClassMap | None) -> None:
+        """Read every mask; report sizes, unknown values and classes that occur nowhere."""
+        present: set[int] = set()
+        for stem, file in tqdm(masks.items(), desc="reading masks", unit="mask", delay=2, leave=False):
+            try:
+                shape, ids = self._one_mask(file, class_map)
+            except MicrographError as error:
+                self.add("error", file, error.found, error.expected, error.fix)
+                continue
+            present |= ids
+            if stem in shapes and shape != shapes[stem][0]:
+                self._report_size(file, shape, *shapes[stem])
+        if class_map is not None and present:
+            for i in sorted(set(range(len(class_map.classes))) - present):
+                found = f"class {i} ({class_map.classes[i]}) in none of {len(masks)} masks"
+                fix = "Label some, or use a class map without it: a model cannot learn it."
+                self.add("warning", self.folder / "masks", found, "every class at least once", fix)
+
+    def _one_mask(self, file: Path, class_map: ClassMap | None) -> tuple[tuple[int, int], set[int]]:
+        if class_map is not None:
+            ids = read_mask(file, class_map)
+            return ids.shape, set(np.unique(ids).tolist())
+        raw = read_raw(file)
+        found = dict(_value_counts(raw.pixels))
+        if found.keys() != {0} and (raw.pixels.ndim == 3 or max(found) > len(found)):
+            shown = "; ".join(f"{value}: {n} px" for value, n in list(found.items())[:12])
+            fix = _mask_fix(file, raw.pixels, None)
+            self.add("warning", file, f"values {{{shown}}}", "class ids 0, 1, 2, ... or a class map", fix)
+        return raw.pixels.shape[:2], set()
+
+    def _report_size(self, file: Path, shape: tuple, image_shape: tuple, bar: int) -> None:
+        fix = "Export both at one size; a mask may only be resized with nearest neighbour."
+        if bar and shape == (image_shape[0] - bar, image_shape[1]):
+            fix = "It fits the image without its information bar: read that with crop_info_bar=True."
+        elif shape == image_shape[::-1]:
+            fix = "Height and width are swapped: turn one of the two."
+        size, expected = "x".join(map(str, shape)), "x".join(map(str, image_shape))
+        self.add("error", file, f"a mask of {size} (height x width)", f"{expected}, the size of its image", fix)
+
+
+def _differing_in_case(names: dict[str, Path]) -> list[list[str]]:
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(name.casefold(), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _likely_partner(stem: str, others: dict[str, Path]) -> Path | None:
+    """Return the file that a differently written name probably belongs to: other case, or more or less of a suffix."""
+    plain = _bare(stem)
+    return next((file for name, file in others.items() if _bare(name) == plain), None)
+
+
+def _bare(stem: str) -> str:
+    stem = stem.casefold()
+    for word in ("mask", "label", "labels", "gt", "seg", "annot"):
+        stem = stem.removesuffix(f"_{word}").removesuffix(f"-{word}")
+    return stem
