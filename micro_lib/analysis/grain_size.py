@@ -1,24 +1,21 @@
 """Grain size from a boundary mask or a label image, by the intercept and planimetric methods of ASTM E112-13.
 
-Path of every mask, true or predicted: `grains_from_boundaries` gives each boundary pixel to the nearest grain, so that
-the drawn width of a boundary takes nothing from the grains; then `intercept` and `planimetric` measure the labels.
+Every mask, true or predicted, takes the same path: `grains_from_boundaries` gives each boundary pixel to the nearest
+grain, so that the drawn width of a boundary takes nothing from the grains; `intercept` and `planimetric` measure the
+labels.
 
-What the counting rules of the standard become on a label image whose test lines are all rows and all columns of pixel
-centres:
+The counting rules of the standard on labels, where the test lines are all rows and all columns of pixel centres:
 
-* A boundary runs between two pixels, so a line never touches one exactly.  Where a person would score a tangent 1, a
-line end on a
-  boundary 1/2 and a triple point 1 1/2 (E112-13, 13.3.1 and 14.3), neighbouring rows score 0 and 2, 0 and 1, 1 and 2:
+* A boundary runs between two pixels, so no line touches one exactly.  Where a person scores a tangent 1, a line end on
+  a boundary 1/2 and a triple point 1 1/2 (sections 13 and 14), the rows on either side score 0 and 2, 0 and 1, 1 and 2:
   the same means.
-* The two segments at the ends of a line count half each, so the number of grains intercepted equals that of boundaries
-intersected.
-* Planimetric: a grain wholly inside the frame counts 1, one cut by an edge 1/2, the four corners 1/4 each (rectangle
-rule,
-  Saltykov; E112-13, section 11).
+* The segments at both ends of a line count half each, so grains intercepted equal boundaries intersected.
+* A grain wholly inside the frame counts 1, one cut by an edge 1/2, the four corners 1/4 each (section 11, with the
+  rectangle rule of Saltykov).
 
 Twins are not recognised: a mask that draws twin boundaries counts both sides of a twin as grains.  The standard
-disregards twin boundaries, so state whether the annotators drew them.  A gap in a boundary joins two grains;
-`metrics.mean_intercept_px`, which counts lines instead of grains, does not mind.
+disregards twin boundaries, so say whether the annotators drew them.  A gap in a boundary joins two grains here;
+`metrics.mean_intercept_px` counts lines instead of grains and does not mind.
 """
 
 from __future__ import annotations
@@ -35,13 +32,12 @@ from skimage.segmentation import expand_labels
 from micro_lib.analysis.stats import t_interval
 
 MIN_GRAIN_AREA_PX = 10  # smaller islands are holes in a drawn line, not grains
-# Fields of 3 x 3 an image: the standard asks for at least five.  Single test lines are no independent fields: on
-# simulated Poisson-Voronoi grains t intervals over lines one mean intercept apart covered the truth in 76 to 81 % of
-# cases instead of 95 %, those over 3 x 3 fields in 88 to 95 % from 30 grains an image on (Poisson-Voronoi is less
-# regular than most metals).
+# 3 x 3 fields an image; the standard asks for at least five.  Single test lines are no independent fields: on simulated
+# Poisson-Voronoi grains (less regular than most metals) 95 % t intervals over lines one mean intercept apart covered
+# the truth in 76 to 81 of 100 images, over 3 x 3 fields in 88 to 95 of 100 from 30 grains an image on.
 FIELDS_PER_SIDE = 3
-# Sizes at G = 0 [mm]: mean intercept, and diameter as the root of the mean area, one grain per square inch at 100x
-# being G = 1 (E112-13, definitions in section 3.2 and Table 4).
+# Sizes at G = 0 [mm], E112-13 Table 4: the mean intercept is 0.32 by definition; one grain per square inch at 100x is
+# G = 1, so the root of the mean area there is 25.4 / 100.
 SIZE_AT_G0_MM = {"intercept": 0.32, "planimetric": 0.254 * np.sqrt(2)}
 
 
@@ -53,11 +49,11 @@ class GrainSizeError(ValueError):
 class GrainSize:
     """A mean grain size with its interval.
 
-    `size_px` is the mean lineal intercept (method "intercept") or the diameter as the square root of the mean grain
-    area ("planimetric"); the two differ by definition and compare through `astm_g`.  `count` is the number of
-    intersections, or of equivalent whole grains.  The interval is Student's t over `n_fields` fields of the image,
-    `relative_accuracy_percent` its half width relative to the mean of the counted density (%RA, E112-13 section 15; at
-    most 10 % is generally acceptable).  Sizes in um and G are None without a pixel size.
+    `size_px` is the mean lineal intercept (method "intercept") or the square root of the mean grain area
+    ("planimetric"); they differ by definition and compare through `astm_g`.  `count` is the number of intersections, or
+    of equivalent whole grains.  The interval is Student's t over `n_fields` fields of the image;
+    `relative_accuracy_percent` is its half width over the counted density (%RA, E112-13 section 15, where 10 % is
+    generally acceptable).  Sizes in um and G are None without a pixel size.
     """
 
     method: str
@@ -190,15 +186,9 @@ def _measure(
     mean, _, top = t_interval(densities, level)
     density, half = count / extent, top - mean
     # Size falls with density, so the ends swap; a density not told from 0 leaves the size without an upper end.
-    low, high = (
-        (density + half) ** (-1 / dimension),
-        (density - half) ** (-1 / dimension) if half < density else np.inf,
-    )
-    accuracy = 100 * half / density
-    size = density ** (-1 / dimension)
-    return GrainSize(
-        method, n_grains, count, len(fields), level, size, float(low), float(high), float(accuracy), pixel_size_um
-    )
+    ends = [density, density + half, density - half]
+    size, low, high = (float(end ** (-1 / dimension)) if end > 0 else np.inf for end in ends)
+    return GrainSize(method, n_grains, count, len(fields), level, size, low, high, 100 * half / density, pixel_size_um)
 
 
 def intercept(labels: ArrayLike, pixel_size_um: float | None = None, level: float = 0.95) -> GrainSize:

@@ -7,8 +7,8 @@ Two questions decide every IoU that is printed, so both are answered here and no
 left out of `present_class_miou`.
 
 *Over what is averaged?*  Every function takes one confusion matrix ``(n, n)`` or a stack ``(N, n, n)``.  Pooled: sum
-the stack first,
-``mean_iou(cms.sum(0))``.  Per image: average afterwards, ``mean_iou(cms).mean()``.  `summary` reports both.
+the stack first, ``mean_iou(cms.sum(0))``.  Per image: average afterwards, ``mean_iou(cms).mean()``.  `summary` reports
+both.
 """
 
 from __future__ import annotations
@@ -152,10 +152,9 @@ def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
     Returns
     -------
     dict
-        ``n_images``, ``classes_counted`` (pooled), ``pixel_error``, and ``miou_*``, ``present_class_miou_*`` and
-        ``iou_*_NAME`` with
-        ``*`` in ``pooled`` (one matrix summed over images) and ``per_image`` (mean over the images where the value is
-        defined).
+        ``n_images``, ``classes_counted`` (pooled), ``pixel_error``, and ``miou_*``, ``present_class_miou_*``,
+        ``iou_*_NAME`` with ``*`` either ``pooled`` (one matrix summed over images) or ``per_image`` (mean over the
+        images where the value is defined).
 
     Raises
     ------

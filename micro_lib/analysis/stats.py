@@ -1,5 +1,4 @@
-"""Intervals and paired tests; every result states its estimate, its interval and how many independent units stand
-behind it.
+"""Intervals and paired tests; every result states its estimate, its interval and how many independent units it has.
 
 The unit decides the interval: seeds are units for "how would another training run do", specimens or overlap groups for
 "how would another specimen do"; tiles of one specimen are not.  Use `t_interval` or `bootstrap_interval` over runs, the
