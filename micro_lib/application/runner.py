@@ -15,7 +15,7 @@ import pandas as pd
 import papermill
 import psutil
 from filelock import FileLock, Timeout
-from ipykernel.kernelspec import write_kernel_spec
+from ipykernel.kernelspec import get_kernel_dict
 from tqdm import tqdm
 
 from micro_lib.application.fingerprint import digest, fingerprint
@@ -181,7 +181,9 @@ def _kernel_environment(place: Path):
     """Make kernels run this very Python, and send what `out_dir` names to the build folder."""
     # A kernel called python3 that the user once registered would run the notebooks in another environment;
     # JUPYTER_PATH comes before all other places.
-    write_kernel_spec(place / ".jupyter" / "kernels" / "python3")
+    quiet = ["--IPKernelApp.log_level=50"]  # else each kernel warns that its loop-back socket is not encrypted
+    kernel = get_kernel_dict(extra_arguments=quiet)
+    write_json(place / ".jupyter" / "kernels" / "python3" / "kernel.json", kernel)
     paths = [str(place / ".jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
     return environment(JUPYTER_PATH=os.pathsep.join(paths), MICRO_OUT=str(place))
 
@@ -266,18 +268,18 @@ class _PeakMemory(Thread):
     def __init__(self):
         super().__init__(daemon=True)
         self.peak_mib = 0.0
-        self._stop = Event()
+        self._ended = Event()
 
     def __enter__(self):
         self.start()
         return self
 
     def __exit__(self, *_):
-        self._stop.set()
+        self._ended.set()
         self.join()
 
     def run(self):
-        while not self._stop.wait(0.2):
+        while not self._ended.wait(0.2):
             total = 0
             for process in psutil.Process().children(recursive=True):
                 try:

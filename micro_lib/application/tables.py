@@ -199,7 +199,10 @@ def claims_text(claims: pd.DataFrame) -> str:
     """Return the claims table as text for a terminal: rounded, one line a claim, the verdicts counted below."""
     if claims.empty:
         return "No notebook that ran states a claim."
-    table = show(claims)[_SHOWN].fillna("").to_string(index=False, justify="left", max_colwidth=44)
+    shown = show(claims)[_SHOWN].fillna("").astype(str)
+    for name in shown:
+        shown[name] = shown[name].str.slice(0, 60).str.ljust(min(shown[name].str.len().max(), 60))
+    table = shown.to_string(index=False, justify="left")
     counts = claims["verdict"].value_counts()
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
     return f"{table}\n\n{len(claims)} claims: {summary}"

@@ -114,7 +114,7 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
 
 def read_table(path: str | Path) -> pd.DataFrame:
     """Read a CSV table written by `write_table`; only empty cells count as missing."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""], float_precision="round_trip")
+    return pd.read_csv(path, keep_default_na=False, na_values=[""])
 
 
 def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
