@@ -134,8 +134,8 @@ def light(px: int) -> v2.Transform:
 def as_published(px: int) -> v2.Transform:
     """Return the geometry of the paper: the whole image downsized, fastai 1.0.51's get_transforms() with squish.
 
-    Its defaults: left-right flips, symmetric warp of 0.2, rotation by up to 10 degrees and zoom of up to 1.1, each but the flip with
-    probability 0.75; Trampert et al. 2021, section 3.2.1, adds stretching and squishing.
+    Its defaults: left-right flips, symmetric warp of 0.2, rotation by up to 10 degrees and zoom of up to 1.1, each but
+    the flip with probability 0.75; Trampert et al. 2021, section 3.2.1, adds stretching and squishing.
     DEVIATION: the warp is torchvision's perspective of the same size, and corners are mirrored by padding beforehand.
 
     Parameters

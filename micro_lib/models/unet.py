@@ -37,8 +37,8 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     Parameters
     ----------
     architecture : str
-        ``"lite0"`` (smp U-Net on EfficientNet-Lite0), ``"resnet18"``, ``"resnet34"`` (smp U-Nets), ``"dynamic_resnet18"``
-        or ``"dynamic_resnet50"`` (fastai DynamicUnet).
+        ``"lite0"`` (smp U-Net on EfficientNet-Lite0), ``"resnet18"``, ``"resnet34"`` (smp U-Nets),
+        ``"dynamic_resnet18"`` or ``"dynamic_resnet50"`` (fastai DynamicUnet).
     n_classes : int
         Number of classes, at least 2.
     weights : str

@@ -1,0 +1,260 @@
+"""The grain experiment: a segmenter trained on synthetic micrographs alone, and its ceiling trained on real labels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from micro_lib.analysis.metrics import mean_intercept_px, score_boundaries
+from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.core.profiles import resolve, settings
+from micro_lib.core.runs import out_dir, write_table
+from micro_lib.core.seeds import stream_seed
+from micro_lib.data.packs import Pack, pack
+from micro_lib.data.tiles import Labelled, Rendered, pool, to_uint8
+from micro_lib.models import unet
+from micro_lib.models.segmenter import Card, Segmenter
+from micro_lib.synthesis.grains import render
+from micro_lib.synthesis.presets import PARAMETERS, preset
+from micro_lib.synthesis.scenario import Constant, Space
+from micro_lib.training.supervised import CHECKPOINT, Recipe, train
+
+# What a configuration may say, and what it says by default. "" means as the profile has it.
+DEFAULTS = {
+    "labels": "synthetic",  # "synthetic", or "development": the ceiling, real labels of the 316L development groups
+    "preset": "broad",  # of synthesis.presets
+    "ablate": "",  # a feature of `FEATURES` switched off in the preset
+    "architecture": "",  # of models.unet
+    "weights": "imagenet",
+    "decoder_norm": "none",
+    "loss": "",
+    "inversion": 0.0,
+    "data": "auto",  # as for data.packs.pack
+    "score_test": False,  # the test groups and iron, once, at the end
+}
+# Features of the generator and the parameters that make them; switched off one by one to see what mattered.
+FEATURES = {
+    "sizes": ("size_spread", "fine_fraction", "fine_ratio"),
+    "elongation": ("elongation",),
+    "curved boundaries": ("bend",),
+    "grey spread": ("grey_spread",),
+    "texture": ("texture_amplitude", "roughness"),
+    "stripes": ("stripe_depth",),
+    "twins": ("twin_fraction",),
+    "relief": ("relief",),
+    "uneven grooves": ("groove_spread", "junction_widening", "groove_gap", "groove_ragged_px"),
+    "debris": ("debris", "fragments", "pore_fraction"),
+    "rims": ("rim_depth",),
+    "pits and scratches": ("pits_per_1e4px", "fine_pits_per_1e4px", "scratches_per_1e4px"),
+    "illumination": ("stain_depth", "gradient", "vignetting", "charging"),
+    "blur": ("blur_sigma_px", "defocus"),
+    "noise": ("shot_noise", "detector_noise", "scan_lines"),
+    "drawn width": ("mask_width_px",),
+}
+CONFIGURATIONS = {
+    "broad": {"preset": "broad"},
+    "trampert": {"preset": "trampert"},
+    "steel_316l": {"preset": "steel_316l"},
+    "iron": {"preset": "iron"},
+    "real labels": {"labels": "development"},
+    **{f"broad without {feature}": {"preset": "broad", "ablate": feature} for feature in FEATURES},
+}
+
+
+class Data(NamedTuple):
+    """What one run is trained and selected on."""
+
+    training: list[Labelled]
+    validation: list[Labelled]
+    held_group: str  # group of real tiles that was held out for validation; "" for synthetic labels
+
+
+def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | Path = "") -> dict:
+    """Train one segmenter and score it on real micrographs.
+
+    Leaves ``model.safetensors``, ``history.csv`` (one row an epoch) and ``images.csv`` (the scores of every image) in
+    `out`; a killed run goes on behind its last epoch.
+
+    Parameters
+    ----------
+    configuration : str or mapping
+        A name of `CONFIGURATIONS`, or values for some keys of `DEFAULTS`.
+    seed : int
+        Of the training micrographs, the network and the training.
+    profile : str
+        As for `micro_lib.core.profiles.resolve`.
+    out : str or pathlib.Path
+        Folder of this run; ``""`` makes one from configuration, seed and profile.
+
+    Returns
+    -------
+    dict
+        Flat: the configuration in full; steps, images_seen, train_seconds, train_per_s, loader_per_s, waited;
+        validation_miou (on synthetic micrographs, or on the group of real tiles held out); grain_px_low and
+        grain_px_high (trained range); and for ``development`` and, where asked for, ``test`` and ``iron``:
+        n_<split>, <split>_generated and the means of `score_boundaries` over images as <split>_<score>.
+
+    Raises
+    ------
+    ValueError
+        If a key or value of the configuration is unknown.
+    """
+    configuration = complete(configuration)
+    plan = _plan(configuration, profile)
+    folder = out_dir(_folder_name(configuration, seed, profile), str(out))
+    data = training_data(configuration, plan, seed, profile)
+    torch.manual_seed(stream_seed(seed, "network"))
+    network = unet.build(plan["architecture"], 2, configuration["weights"], configuration["decoder_norm"])
+    history = train(network, data.training, data.validation, _recipe(configuration, plan, seed), folder=folder)
+    card = Card(plan["architecture"], configuration["decoder_norm"], GRAIN_BOUNDARY, trained_range_px(data.training))
+    segmenter = Segmenter(network, card)
+    images = score(segmenter, configuration, data.held_group, profile)
+    scores = means(images)
+    described = {**configuration, "profile": resolve(profile), "seed": seed, "n_images": plan["n_train"]}
+    segmenter.card = replace(
+        card, training=described, scores={k: v for k, v in scores.items() if "intercept_px" not in k}
+    )
+    write_table(history, folder / "history.csv")
+    write_table(images, folder / "images.csv")
+    segmenter.save(folder / "model.safetensors")
+    (folder / CHECKPOINT).unlink()  # 60 MB that only an unfinished training needs
+    used = {"architecture": plan["architecture"], "loss": plan["loss"]}
+    return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
+
+
+def complete(configuration: str | Mapping) -> dict:
+    """Return a configuration with every key of `DEFAULTS`; see `run`."""
+    if isinstance(configuration, str):
+        if configuration not in CONFIGURATIONS:
+            raise ValueError(f"no configuration {configuration!r}; there are {', '.join(CONFIGURATIONS)}")
+        configuration = CONFIGURATIONS[configuration]
+    if unknown := set(configuration) - set(DEFAULTS):
+        raise ValueError(f"unknown keys {sorted(unknown)} in a grain configuration; there are {', '.join(DEFAULTS)}")
+    full = {**DEFAULTS, **configuration}
+    if full["labels"] not in ("synthetic", "development"):
+        raise ValueError(f"labels is {full['labels']!r}; there are synthetic, development")
+    if full["ablate"] and full["ablate"] not in FEATURES:
+        raise ValueError(f"ablate is {full['ablate']!r}; there are {', '.join(FEATURES)}")
+    return full
+
+
+def scenario(configuration: Mapping, image_px: int) -> Space:
+    """Return the space of the training micrographs, `image_px` squared, an ablated feature switched off."""
+    off = {name: PARAMETERS[name][1] for name in FEATURES.get(configuration["ablate"], ())}
+    changes = {**off, "height_px": image_px, "width_px": image_px}
+    return preset(configuration["preset"]).replace(**{name: Constant(value) for name, value in changes.items()})
+
+
+def training_data(configuration: Mapping, plan: Mapping, seed: int, profile: str = "") -> Data:
+    """Return the micrographs of a run: rendered from the scenario, or the real tiles of the development groups.
+
+    The real ones are repeated to as many as there would be synthetic ones, so that both arms take the same number of
+    steps; one group, another for every seed, is held out for validation.
+    """
+    if configuration["labels"] == "synthetic":
+        n_train, n_validation = plan["n_train"], plan["n_validation"]
+        table = scenario(configuration, plan["image_px"]).sample(n_train + n_validation, stream_seed(seed, "scenario"))
+        micrographs = pool(Rendered(table, render))
+        return Data(micrographs[:n_train], micrographs[n_train:], "")
+    records = _pack("development", configuration, profile).records
+    groups = sorted({record.group for record in records})
+    held = groups[seed % len(groups)]
+    tiles = {
+        part: [Labelled(to_uint8(r.image), r.mask) for r in records if (r.group == held) == part]
+        for part in (False, True)
+    }
+    repeated = [tiles[False][i % len(tiles[False])] for i in range(plan["n_train"])]
+    return Data(repeated, tiles[True], held)
+
+
+def trained_range_px(micrographs: Sequence[Labelled]) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 % quantiles of the mean intercept over (at most 200 of) the training masks, pixels."""
+    lengths = [mean_intercept_px(sample.mask) for sample in micrographs[:200]]
+    low, high = np.quantile(lengths, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def summary(history: pd.DataFrame) -> dict:
+    """Return what a training cost and reached, from its history."""
+    best = history[history["best"]].iloc[0]
+    seconds, images = float(history["seconds"].sum()), int(history["images"].sum())
+    return {
+        "steps": int(history["steps"].sum()),
+        "images_seen": images,
+        "train_seconds": seconds,
+        "train_per_s": images / seconds,
+        "loader_per_s": float(history["loader_per_s"].iloc[-1]),
+        "waited": float((history["waited"] * history["seconds"]).sum() / seconds),
+        "validation_miou": float(best["valid_miou"]),
+    }
+
+
+def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", profile: str = "") -> pd.DataFrame:
+    """Score a segmenter on the real micrographs a configuration allows it.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Segments each image at its own scale.
+    configuration : mapping
+        Complete, see `complete`.
+    held_group : str
+        Of a segmenter trained on the other development groups: the only one it is scored on.
+    profile : str
+        As for `micro_lib.core.profiles.resolve`; in smoke the micrographs are generated stand-ins.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an image: split, name, group, generated and the values of `score_boundaries`.
+    """
+    splits = ("development", "test", "iron") if configuration["score_test"] else ("development",)
+    rows = []
+    for split in splits:
+        source = _pack(split, configuration, profile)
+        records = [r for r in source.records if split != "development" or held_group in ("", r.group)]
+        for record in tqdm(records, desc=f"scoring {split}", disable=None, leave=False):
+            scores = score_boundaries(record.mask, segmenter.segment(record.image))
+            names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
+            rows.append(names | scores)
+    return pd.DataFrame(rows)
+
+
+def means(images: pd.DataFrame) -> dict:
+    """Return n_<split>, <split>_generated and the mean of every score over the images of each split, flat."""
+    row = {}
+    for split, group in images.groupby("split", sort=False):
+        row |= {f"n_{split}": len(group), f"{split}_generated": bool(group["generated"].any())}
+        values = group.drop(columns=["split", "name", "group", "generated"]).mean()
+        row |= {f"{split}_{name}": float(value) for name, value in values.items()}
+    return row
+
+
+def _pack(split: str, configuration: Mapping, profile: str) -> Pack:
+    name, part = ("pure_iron_serial", "test") if split == "iron" else ("ss316l_grains", split)
+    return pack(name, configuration["data"], part, profile=profile)
+
+
+def _plan(configuration: Mapping, profile: str) -> dict:
+    """Settings of the profile, with the architecture and loss of the configuration where it names one."""
+    chosen = {name: configuration[name] for name in ("architecture", "loss") if configuration[name]}
+    return {**settings("grains", profile), **chosen}
+
+
+def _recipe(configuration: Mapping, plan: Mapping, seed: int) -> Recipe:
+    parts = {name: plan[name] for name in ("stages", "batch", "learning_rate", "loss")}
+    return Recipe(**parts, seed=seed, inversion=configuration["inversion"])
+
+
+def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
+    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k] and k != "score_test"]
+    return f"grains-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"
+
+
+def _range_columns(card: Card) -> dict:
+    return {"grain_px_low": card.grain_px[0], "grain_px_high": card.grain_px[1]}
