@@ -74,7 +74,7 @@ def perlin(
     ``W_y Gx D_x' + D_y Gy W_x'`` with rows of two non-zeros in W (the weights) and D (weights times distances).
     """
     wavelengths = np.broadcast_to(np.asarray(wavelength_px, float), 2)
-    if min(shape) < 1 or not (wavelengths > 0).all() or octaves < 1 or persistence <= 0 or lacunarity <= 0:
+    if not np.all(np.array([*shape, *wavelengths, octaves, persistence, lacunarity]) > 0):
         raise ValueError(
             f"shape {shape}, wavelength_px {wavelength_px}, octaves {octaves}, persistence {persistence} and "
             f"lacunarity {lacunarity} must be positive"

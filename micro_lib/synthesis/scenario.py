@@ -95,14 +95,19 @@ class Frozen(Distribution):
         family = getattr(stats, self.name, None)
         if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
             raise ValueError(f"scipy.stats has no distribution {self.name!r}")
-        return family(**self.arguments)
+        try:
+            return family(**self.arguments)
+        except TypeError as error:
+            raise ValueError(f"scipy.stats.{self.name} does not take {list(self.arguments)}: {error}") from error
 
     @property
     def _discrete(self) -> bool:
         return isinstance(self.scipy.dist, stats.rv_discrete)
 
     def check(self) -> None:
-        if np.isnan([*self.arguments.values(), *self.scipy.support(), self.scipy.median()]).any():
+        with np.errstate(invalid="ignore"):
+            support, median = self.scipy.support(), self.scipy.median()
+        if np.isnan([*self.arguments.values(), *support]).any() or not np.isfinite(median):
             raise ValueError(f"{self} is no distribution; scipy.stats.{self.name} tells the ranges allowed")
 
     def quantile(self, u, columns):
@@ -153,6 +158,7 @@ class Choice(Distribution):
         weights = np.array(list(self.weights.values()), float)
         if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
             raise ValueError(f"weights {dict(self.weights)} must be 0 or larger, finite, and one of them positive")
+        _check_alike(isinstance(value, str) for value in self.weights)
 
     def outcomes(self, space):
         return tuple(value for value, weight in self.weights.items() if weight > 0)
@@ -162,13 +168,8 @@ class Choice(Distribution):
         total = np.cumsum([0.0, *self.weights.values()])
         return total / total[-1]
 
-    @cached_property
-    def _values(self) -> np.ndarray:
-        text = [isinstance(value, str) for value in self.weights]
-        return np.array(list(self.weights), dtype=object if any(text) and not all(text) else None)
-
     def quantile(self, u, columns):
-        return self._values[np.searchsorted(self._ends[1:], u, side="right")]
+        return np.array(list(self.weights))[np.searchsorted(self._ends[1:], u, side="right")]
 
     def rank(self, values, columns):
         places = {value: place for place, value in enumerate(self.weights)}
@@ -187,7 +188,10 @@ class Constant(Distribution):
     """The same value (text, a number or a truth value) in every micrograph."""
 
     value: Any
-    ordered = False
+
+    @property
+    def ordered(self) -> bool:
+        return not isinstance(self.value, str)
 
     def check(self) -> None:
         if isinstance(self.value, float) and not math.isfinite(self.value):
@@ -247,7 +251,7 @@ class Empirical(Distribution):
 
     @cached_property
     def _table(self) -> tuple[np.ndarray, np.ndarray]:
-        # Values and distribution function, fine enough that linear interpolation is exact to a hundredth of a kernel.
+        # Places and the distribution function there, 16 to a bandwidth, to be interpolated both ways.
         values, width = np.array(self.values), self.bandwidth
         low, high = max(self.low, values.min() - 5 * width), min(self.high, values.max() + 5 * width)
         at = np.linspace(low, high, int(np.clip(16 * (high - low) / width, 256, 4096)))
@@ -296,14 +300,17 @@ class Conditional(Distribution):
         return None if None in outcomes else tuple({value for values in outcomes for value in values})
 
     def _parts(self, columns) -> Iterator[tuple[Distribution, np.ndarray, dict[str, np.ndarray]]]:
+        on = columns[self.on]
+        if unknown := set(on) - set(self.cases):
+            raise ValueError(f"has no case for {self.on} = {sorted(map(str, unknown))}")
         for value, case in self.cases.items():
-            chosen = np.asarray(columns[self.on] == value)
+            chosen = np.asarray(on == value)
             yield case, chosen, {name: columns[name][chosen] for name in case.needs}
 
     def quantile(self, u, columns):
         parts = [(chosen, case.quantile(u[chosen], part)) for case, chosen, part in self._parts(columns)]
-        numeric = all(np.issubdtype(values.dtype, np.number) for _, values in parts)
-        result = np.empty(len(u), np.result_type(*(values.dtype for _, values in parts)) if numeric else object)
+        _check_alike(values.dtype.kind == "U" for _, values in parts)
+        result = np.empty(len(u), np.result_type(*(values.dtype for _, values in parts)))
         for chosen, values in parts:
             result[chosen] = values
         return result
@@ -354,6 +361,11 @@ class Scaled(Distribution):
         return f"{self.by} x {self.distribution}"
 
 
+def _check_alike(texts: Iterable[bool]) -> None:
+    if len(set(texts)) > 1:
+        raise ValueError("mixes text and numbers")
+
+
 def _distribution(given) -> Distribution:
     if isinstance(given, Distribution):
         return given
@@ -369,7 +381,7 @@ def _distribution(given) -> Distribution:
 def _naming(name: str) -> Iterator[None]:
     try:
         yield
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: {error}") from error
 
 
@@ -425,6 +437,7 @@ class Space(Mapping[str, Parameter]):
         for name, parameter in self.items():
             with _naming(f"parameter {name!r}"):
                 self._check_needs(parameter.distribution)
+        self._types = self.sample(0, 0).dtypes
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -434,6 +447,10 @@ class Space(Mapping[str, Parameter]):
 
     def __len__(self) -> int:
         return len(self._parameters)
+
+    def __eq__(self, other) -> bool:
+        # Not the mapping's: the order of columns and of choices counts, since it decides what is drawn.
+        return isinstance(other, Space) and self.to_json() == other.to_json()
 
     def __repr__(self) -> str:
         return f"Space({', '.join(self)})"
@@ -556,13 +573,17 @@ class Space(Mapping[str, Parameter]):
         if missing := [name for name in (*self, "seed") if name not in table or table[name].isna().any()]:
             raise ValueError(f"the rows lack values of {missing}")
         halves = self._halves(span, parameters)
-        keys = table["seed"].astype(np.int64)
-        blocks = [stream(seed, "space", "neighbours", key).random((n, len(self) + 1)) for key in keys]
-        draws = dict(zip([*sorted(self), "seed"], np.concatenate(blocks).T if blocks else [], strict=bool(blocks)))
-        old = {name: np.repeat(table[name].to_numpy(), n) for name in self}
-        columns = self._moved(old, draws, halves, absolute=isinstance(span, Mapping)) if blocks else old
-        seeds = np.repeat(keys.to_numpy(), n) if keep_seed or not blocks else draws["seed"] * _SEED_RANGE
-        return pd.DataFrame({**{name: columns[name] for name in self}, "seed": seeds.astype(np.int64)})
+        # The types of a sampled table, whatever a row lost on its way through a Series or a file.
+        table = table[[*self, "seed"]].astype(self._types)
+        blocks = [stream(seed, "space", "neighbours", key).random((n, len(self) + 1)) for key in table["seed"]]
+        draws = dict(
+            zip([*sorted(self), "seed"], np.concatenate([*blocks, np.empty((0, len(self) + 1))]).T, strict=True)
+        )
+        repeated = table.loc[table.index.repeat(n)].reset_index(drop=True)
+        if not keep_seed:
+            repeated["seed"] = (draws["seed"] * _SEED_RANGE).astype(np.int64)
+        old = {name: repeated[name].to_numpy() for name in self}
+        return repeated.assign(**self._moved(old, draws, halves, absolute=isinstance(span, Mapping)))
 
     def _halves(self, span: float | Mapping[str, float], parameters: Iterable[str] | None) -> dict[str, float]:
         if isinstance(span, Mapping):

@@ -1,0 +1,117 @@
+"""Perlin fields: equal to the reference implementation, and random where randomness is asked for."""
+
+import noise
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from micro_lib.core.seeds import stream
+from micro_lib.synthesis.fields import perlin
+
+
+def reference(shape, wavelengths, offset=(0, 0), **options):
+    return np.array(
+        [
+            [
+                noise.pnoise2((c + offset[1]) / wavelengths[1], (r + offset[0]) / wavelengths[0], **options)
+                for c in range(shape[1])
+            ]
+            for r in range(shape[0])
+        ]
+    )
+
+
+sizes = st.integers(1, 24)
+wavelengths = st.floats(0.7, 80)
+offsets = st.floats(-500, 500)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=st.tuples(sizes, sizes),
+    wavelength=st.tuples(wavelengths, wavelengths),
+    offset=st.tuples(offsets, offsets),
+    octaves=st.integers(1, 6),
+    persistence=st.floats(0.1, 1.5),
+    lacunarity=st.floats(1, 3),
+)
+def test_equals_the_noise_package(shape, wavelength, offset, octaves, persistence, lacunarity):
+    options = {"octaves": octaves, "persistence": persistence, "lacunarity": lacunarity}
+    field = perlin(shape, wavelength, offset_px=offset, **options)
+    assert field.shape == shape and field.dtype == np.float32
+    np.testing.assert_allclose(field, reference(shape, wavelength, offset, **options), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("octaves", "wavelength"), [(1, 41.3), (4, 41.3), (6, 128)])
+def test_equals_the_noise_package_on_a_whole_image(octaves, wavelength):
+    field = perlin((160, 256), wavelength, octaves=octaves)
+    expected = reference((160, 256), (wavelength, wavelength), octaves=octaves)
+    np.testing.assert_allclose(field, expected, atol=1e-5, rtol=0)
+    assert field.std() > 0.1
+
+
+def test_is_zero_on_the_lattice_alone():
+    field = perlin((65, 65), 8)
+    assert (field[::8, ::8] == 0).all()
+    assert (field[3::8, 2::8] != 0).all()
+
+
+def test_tiles_fit_together():
+    whole = perlin((40, 50), 7.3, octaves=3, offset_px=(-20, 3))
+    tile = perlin((15, 20), 7.3, octaves=3, offset_px=(-9, 33))
+    np.testing.assert_array_equal(whole[11:26, 30:50], tile)
+
+
+def test_a_wavelength_for_each_axis_stretches_the_field():
+    np.testing.assert_array_equal(perlin((20, 60), (9, 18))[:, ::2], perlin((20, 30), 9))
+
+
+def test_the_reference_field_repeats_every_256_wavelengths():
+    np.testing.assert_allclose(perlin((30, 30), 8, offset_px=(256 * 8, -512 * 8)), perlin((30, 30), 8), atol=1e-4)
+
+
+def test_random_fields_are_keyed_by_their_stream():
+    first, again, other = (perlin((32, 32), 10, octaves=2, rng=stream(seed, "field")) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
+    assert np.abs(first - perlin((32, 32), 10, octaves=2)).max() > 0.1
+
+
+def test_random_fields_have_no_favoured_place():
+    fields = np.stack([perlin((16, 16), 8, rng=stream(seed, "field")) for seed in range(600)])
+    spread = fields.std(axis=0)
+    # The reference is 0 at every corner; a random lattice has no such place, and no mean: 600 fields, 4 sigma.
+    assert spread.min() > 0.85 * spread.mean() and spread.max() < 1.15 * spread.mean()
+    assert np.abs(fields.mean(axis=0)).max() < 4.5 * spread.max() / np.sqrt(600)
+
+
+def test_correlation_dies_within_the_wavelength():
+    field = perlin((1024, 1024), 16, rng=stream(3, "field"))
+    products = {lag: (field[:, lag:] * field[:, : 1024 - lag]).mean() / field.var() for lag in (4, 16, 32, 64)}
+    assert products[4] > 0.5
+    assert max(abs(products[lag]) for lag in (32, 64)) < 0.06
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.floats(0.5, 60), st.integers(1, 5))
+def test_values_stay_within_one(seed, wavelength, octaves):
+    field = perlin((40, 40), wavelength, octaves=octaves, rng=stream(seed, "field"))
+    assert np.isfinite(field).all() and np.abs(field).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"shape": (0, 4)},
+        {"wavelength_px": 0},
+        {"wavelength_px": (4, -1)},
+        {"wavelength_px": float("nan")},
+        {"octaves": 0},
+        {"persistence": 0},
+        {"lacunarity": -2},
+    ],
+)
+def test_what_is_not_positive_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        perlin(**{"shape": (4, 4), "wavelength_px": 2, **bad})
