@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from ipykernel.kernelspec import get_kernel_dict
 from tqdm import tqdm
 
+import micro_lib
 from micro_lib.application.fingerprint import digest, fingerprint
 from micro_lib.application.tables import claims_text, gather_claims, show
 from micro_lib.core.profiles import resolve
@@ -178,14 +179,15 @@ def _check_parameters(notebooks: list[Notebook], parameters: Mapping) -> None:
 
 
 def _kernel_environment(place: Path):
-    """Make kernels run this very Python, and send what `out_dir` names to the build folder."""
+    """Make kernels run this very Python and package, and send what `out_dir` names to the build folder."""
     # A kernel called python3 that the user once registered would run the notebooks in another environment;
     # JUPYTER_PATH comes before all other places.
     quiet = ["--IPKernelApp.log_level=50"]  # else each kernel warns that its loop-back socket is not encrypted
     kernel = get_kernel_dict(extra_arguments=quiet)
     write_json(place / ".jupyter" / "kernels" / "python3" / "kernel.json", kernel)
-    paths = [str(place / ".jupyter"), *filter(None, [os.environ.get("JUPYTER_PATH")])]
-    return environment(JUPYTER_PATH=os.pathsep.join(paths), MICRO_OUT=str(place))
+    first = {"JUPYTER_PATH": place / ".jupyter", "PYTHONPATH": Path(micro_lib.__file__).parents[1]}
+    paths = {name: os.pathsep.join(filter(None, [str(path), os.environ.get(name)])) for name, path in first.items()}
+    return environment(MICRO_OUT=str(place), **paths)
 
 
 # Running
@@ -256,7 +258,7 @@ def _papermill(notebook: Notebook, copy: Path, parameters: dict) -> str:
             progress_bar={"leave": False, "disable": None, "desc": f"  {notebook.name}"},
         )
     except papermill.PapermillExecutionError as error:
-        return f"cell {error.exec_count}: {error.ename}: {error.evalue}".splitlines()[0]
+        return f"In [{error.exec_count}]: {error.ename}: {error.evalue}".splitlines()[0]
     except Exception as error:  # a dead kernel, a timeout, a full disk: the other notebooks still run
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""

@@ -160,7 +160,7 @@ def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
     scale, digits = (half_width, 2) if half_width > 0 else (abs(value), 3)
     if not 0 < scale < math.inf:
         return f"{value:g}"
-    if half_width != half_width and not 1e-4 <= abs(value) < 1e15:
+    if math.isnan(half_width) and not 1e-4 <= abs(value) < 1e15:
         return f"{value:.2e}"
     decimals = digits - 1 - math.floor(math.log10(scale))
     places = max(decimals, 0)

@@ -1,0 +1,141 @@
+import nbformat
+import pytest
+from helpers import example_notebook
+from nbformat.v4 import new_code_cell, new_notebook
+
+from micro_lib.application import fingerprint as module
+from micro_lib.application.fingerprint import fingerprint
+
+FILES = {
+    "micro_lib/__init__.py": "",
+    "micro_lib/core/__init__.py": "",
+    "micro_lib/core/base.py": '"""Text."""\nVALUE = 1  # why\n',
+    "micro_lib/core/other.py": "VALUE = 1\n",
+    "micro_lib/analysis/__init__.py": "",
+    "micro_lib/analysis/metrics.py": "from micro_lib.core.base import VALUE\ndef f():\n    'Say.'\n    return VALUE\n",
+    "micro_lib/analysis/late.py": "def g():\n    import micro_lib.analysis.metrics as m\n    return m\n",
+    "micro_lib/data/splits.csv": "name\na\n",
+    "data/registry.csv": "name\na\n",
+    "figures/tables/grains.csv": "a\n1\n",
+    "figures/tables/cracks.csv": "a\n1\n",
+}
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(module, "repository_root", lambda: tmp_path)
+    monkeypatch.delenv("MICRO_DATA", raising=False)
+    return tmp_path
+
+
+def save(checkout, *sources, outputs=()):
+    cells = [new_code_cell(source, outputs=list(outputs)) for source in sources]
+    nbformat.write(new_notebook(cells=cells), checkout / "n.ipynb")
+    return checkout / "n.ipynb"
+
+
+def changed(before, after):
+    return {name for name in before if before[name] != after[name]}
+
+
+IMPORTS = {
+    "from": "from micro_lib.analysis import metrics",
+    "import": "%matplotlib inline\nimport micro_lib.analysis.metrics as m",
+    "name": "from micro_lib.analysis.metrics import f",
+    "through a function": "from micro_lib.analysis.late import g",
+    "as text": "sweep('micro_lib.analysis.metrics:f')",
+}
+
+
+@pytest.mark.parametrize("cell", IMPORTS.values(), ids=IMPORTS)
+def test_code_counts_however_it_is_imported_and_however_deep(checkout, cell):
+    path = save(checkout, cell)
+    before = fingerprint(path, {}, {})
+    (checkout / "micro_lib/core/base.py").write_text("VALUE = 2\n")
+    assert changed(before, fingerprint(path, {}, {})) == {"code"}
+
+
+def test_comments_docstrings_layout_and_modules_that_are_not_imported_do_not_count(checkout):
+    path = save(checkout, IMPORTS["from"])
+    before = fingerprint(path, {}, {})
+    (checkout / "micro_lib/core/base.py").write_text('"""Other text."""\n\nVALUE = (1)\n')
+    (checkout / "micro_lib/analysis/metrics.py").write_text(
+        "from micro_lib.core.base import VALUE\ndef f():\n  return VALUE"
+    )
+    (checkout / "micro_lib/core/other.py").write_text("VALUE = 2\n")
+    assert changed(before, fingerprint(path, {}, {})) == set()
+
+
+def test_an_argument_default_in_the_code_counts(checkout):
+    path = save(checkout, IMPORTS["from"])
+    before = fingerprint(path, {}, {})
+    (checkout / "micro_lib/analysis/metrics.py").write_text(
+        FILES["micro_lib/analysis/metrics.py"].replace("f()", "f(a=1)")
+    )
+    assert changed(before, fingerprint(path, {}, {})) == {"code"}
+
+
+def test_source_counts_and_outputs_do_not(checkout):
+    before = fingerprint(save(checkout, "1 + 1"), {}, {})
+    shown = nbformat.v4.new_output("stream", text="2")
+    assert changed(before, fingerprint(save(checkout, "1 + 1", outputs=[shown]), {}, {})) == set()
+    assert changed(before, fingerprint(save(checkout, "1 + 2"), {}, {})) == {"notebook"}
+
+
+def test_parameters_and_needed_notebooks_count(checkout):
+    path = save(checkout, "1")
+    before = fingerprint(path, {"SEED": 1}, {"03_a": "x"})
+    assert changed(before, fingerprint(path, {"SEED": 2}, {"03_a": "x"})) == {"parameters"}
+    assert changed(before, fingerprint(path, {"SEED": 1}, {"03_a": "y"})) == {"needs"}
+
+
+def test_real_and_shipped_data_count(checkout, monkeypatch):
+    path = save(checkout, "1")
+    without = fingerprint(path, {}, {})
+    packs = checkout / "packs"
+    (packs / "steel").mkdir(parents=True)
+    (packs / "steel" / "manifest.csv").write_text("a")
+    monkeypatch.setenv("MICRO_DATA", str(packs))
+    by_manifest = fingerprint(path, {}, {})
+    assert changed(without, by_manifest) == {"data"}
+    (packs / "steel" / "manifest.csv").write_text("b")
+    assert changed(by_manifest, fingerprint(path, {}, {})) == {"data"}
+    (packs / "SHA256SUMS").write_text("0 a")
+    by_sums = fingerprint(path, {}, {})
+    (packs / "SHA256SUMS").write_text("1 a")
+    assert changed(by_sums, fingerprint(path, {}, {})) == {"data"}
+    monkeypatch.delenv("MICRO_DATA")
+    for name in ("data/registry.csv", "micro_lib/data/splits.csv"):
+        before = fingerprint(path, {}, {})
+        (checkout / name).write_text("name\nb\n")
+        assert changed(before, fingerprint(path, {}, {})) == {"data"}
+
+
+def test_stored_tables_count_where_the_notebook_names_them(checkout):
+    path = save(checkout, "read('figures/tables/grains.csv')")
+    before = fingerprint(path, {}, {})
+    (checkout / "figures/tables/cracks.csv").write_text("a\n2\n")
+    assert changed(before, fingerprint(path, {}, {})) == set()
+    (checkout / "figures/tables/grains.csv").write_text("a\n2\n")
+    assert changed(before, fingerprint(path, {}, {})) == {"tables"}
+
+
+def test_versions_count(checkout, monkeypatch):
+    path = save(checkout, "1")
+    before = fingerprint(path, {}, {})
+    monkeypatch.setattr(module, "versions", lambda: "numpy 0")
+    assert changed(before, fingerprint(path, {}, {})) == {"versions"}
+
+
+def test_fingerprint_of_a_real_notebook_sees_the_real_modules(tmp_path):
+    path = example_notebook.write(tmp_path)
+    import ast
+
+    trees = [ast.parse(cell.source) for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    modules = module._modules(trees)
+    assert {"micro_lib.core.seeds", "micro_lib.core.labels", "micro_lib.application.tables"} <= set(modules)
+    assert "micro_lib.application.runner" not in modules

@@ -1,0 +1,359 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from helpers import example_notebook
+from nbformat.v4 import new_code_cell, new_notebook
+
+from micro_lib.__main__ import main
+from micro_lib.application import runner
+from micro_lib.core.runs import read_json, read_table, write_json, write_table
+
+PARAMETERS = 'PROFILE = ""\nSEED = 1\nDATA = "auto"\nOUT = ""'
+
+
+def small(folder, name, *sources, needs=()):
+    """Write a notebook that imports nothing, so that it runs in a second."""
+    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.ipynb"
+    nbformat.write(new_notebook(cells=cells, metadata={**metadata, "micro_lib": {"needs": list(needs)}}), path)
+    return path
+
+
+COUNT = 'from pathlib import Path\nwith (Path(OUT) / "runs.txt").open("a") as f:\n    f.write(f"{PROFILE} {SEED}\\n")'
+
+
+@pytest.fixture
+def run(tmp_path):
+    def call(**options):
+        return runner.reproduce(folder=tmp_path / "notebooks", build=tmp_path / "build", **options)
+
+    return call
+
+
+def counted(tmp_path, name):
+    path = tmp_path / "build" / name / "runs.txt"
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def test_a_run_leaves_copies_results_times_and_claims_and_a_second_one_skips(tmp_path, run, capsys):
+    example_notebook.write(tmp_path / "notebooks", extra=COUNT)
+    assert run() == 0
+    out = capsys.readouterr().out
+    assert "03_example" in out and "1 claims: 1 reproduced" in out
+    build = tmp_path / "build"
+    copy = nbformat.read(build / "notebooks" / "03_example.ipynb", 4)
+    assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in copy.cells)
+    claims = read_table(build / "tables" / "claims.csv")
+    assert claims["ours"].tolist() == [4.0] and claims["profile"].tolist() == ["quick"]
+    times = read_table(build / "tables" / "notebooks.csv").iloc[0]
+    assert times["status"] == "done" and 0.2 < times["seconds"] < 120 and 50 < times["peak_mib"] < 2000
+
+    assert run() == 0
+    assert "up to date" in capsys.readouterr().out
+    assert counted(tmp_path, "03_example") == ["quick 1"]
+    (build / "03_example" / "example.csv").unlink()
+    assert run() == 0
+    assert counted(tmp_path, "03_example") == ["quick 1"] * 2, "a result that was deleted is made again"
+
+
+def test_changed_parameters_run_again_and_profiles_keep_apart(tmp_path, run):
+    small(tmp_path / "notebooks", "03_a", COUNT)
+    assert run() == run(parameters={"SEED": 2}) == run(parameters={"SEED": 2}) == 0
+    assert counted(tmp_path, "03_a") == ["quick 1", "quick 2"]
+    assert run(profile="smoke") == 0
+    assert (tmp_path / "build" / "smoke" / "03_a" / "runs.txt").read_text() == "smoke 1\n"
+    assert run(parameters={"SEED": 2}) == 0
+    assert counted(tmp_path, "03_a") == ["quick 1", "quick 2"]
+
+
+def test_a_failing_notebook_is_named_and_only_those_that_need_it_wait(tmp_path, run, capsys):
+    folder = tmp_path / "notebooks"
+    bad = 'raise RuntimeError("no\\nmore")'
+    small(folder, "03_bad", "x = 1", bad)
+    small(folder, "04_needs", COUNT, needs=["03_bad"])
+    small(folder, "05_needs_that", COUNT, needs=["04_needs"])
+    small(folder, "06_free", COUNT)
+    assert run() == 1
+    streams = capsys.readouterr()
+    assert "FAILED: 03_bad: In [4]: RuntimeError: no; executed copy:" in streams.err
+    assert "HELD BACK: 04_needs: needs 03_bad" in streams.err and "HELD BACK: 05_needs_that" in streams.err
+    copy = nbformat.read(tmp_path / "build" / "notebooks" / "03_bad.ipynb", 4)
+    assert any(o.output_type == "error" for cell in copy.cells for o in cell.get("outputs", []))
+    assert counted(tmp_path, "06_free") == ["quick 1"] and counted(tmp_path, "04_needs") == []
+
+    small(folder, "03_bad", "x = 1")
+    assert run() == 0
+    assert [len(counted(tmp_path, name)) for name in ("04_needs", "05_needs_that", "06_free")] == [1, 1, 1]
+
+
+def test_a_notebook_runs_again_when_one_it_needs_has_changed(tmp_path, run):
+    folder = tmp_path / "notebooks"
+    small(folder, "03_a", COUNT)
+    small(folder, "04_b", COUNT, needs=["03_a"])
+    assert run() == 0
+    small(folder, "03_a", COUNT, "2")
+    assert run() == 0
+    assert len(counted(tmp_path, "03_a")) == len(counted(tmp_path, "04_b")) == 2
+
+
+def test_a_dead_kernel_is_a_failed_notebook(tmp_path, run, capsys):
+    small(tmp_path / "notebooks", "03_dies", "import os\nos._exit(1)")
+    assert run() == 1
+    assert "FAILED: 03_dies: DeadKernelError" in capsys.readouterr().err
+
+
+def test_a_cell_that_takes_too_long_is_a_failed_notebook(tmp_path, run, capsys, monkeypatch):
+    monkeypatch.setitem(runner.CELL_TIMEOUT_S, "smoke", 2)
+    small(tmp_path / "notebooks", "03_slow", "import time\ntime.sleep(60)")
+    assert run(profile="smoke") == 1
+    assert "FAILED: 03_slow: CellTimeoutError" in capsys.readouterr().err
+
+
+def test_notebooks_11_and_12_run_only_when_named(tmp_path, run):
+    for name in ("03_a", "11_free", "12_yours"):
+        small(tmp_path / "notebooks", name, COUNT)
+    assert run() == 0
+    assert [len(counted(tmp_path, name)) for name in ("03_a", "11_free", "12_yours")] == [1, 0, 0]
+    assert run(only=["11", "12_yours"]) == 0
+    assert [len(counted(tmp_path, name)) for name in ("03_a", "11_free", "12_yours")] == [1, 1, 1]
+
+
+def test_a_named_notebook_whose_need_never_ran_is_held_back(tmp_path, run, capsys):
+    small(tmp_path / "notebooks", "03_a", COUNT)
+    small(tmp_path / "notebooks", "04_b", COUNT, needs=["03_a"])
+    assert run(only=["04"]) == 1
+    assert "needs 03_a, which has not finished; run it first" in capsys.readouterr().err
+    assert run(only=["03,04"]) == 0
+
+
+def test_kernels_run_this_python_whatever_the_user_has_registered(tmp_path, run, monkeypatch):
+    other = tmp_path / "user" / "kernels" / "python3"
+    write_json(other / "kernel.json", {"argv": ["/bin/false"], "display_name": "x", "language": "python"})
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "user"))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "user"))
+    small(
+        tmp_path / "notebooks",
+        "03_a",
+        "import sys\nfrom pathlib import Path",
+        'Path(OUT, "py.txt").write_text(sys.executable)',
+    )
+    assert run() == 0
+    assert (tmp_path / "build" / "03_a" / "py.txt").read_text() == sys.executable
+    assert os.environ["JUPYTER_PATH"] == str(tmp_path / "user")
+
+
+def test_peak_memory_counts_the_kernel_and_its_children(tmp_path, run):
+    child = "import time; x = bytearray(400 << 20); time.sleep(1)"
+    hold = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    small(tmp_path / "notebooks", "03_a", "x = bytearray(300 << 20)", hold)
+    assert run() == 0
+    assert 700 < read_table(tmp_path / "build" / "tables" / "notebooks.csv").loc[0, "peak_mib"] < 1100
+
+
+def test_a_stale_claim_does_not_survive_its_notebook(tmp_path, run):
+    example_notebook.write(tmp_path / "notebooks")
+    assert run() == 0
+    small(tmp_path / "notebooks", "03_example", "1")
+    assert run() == 0
+    assert read_table(tmp_path / "build" / "tables" / "claims.csv").empty
+
+
+# Asked for wrongly
+
+
+@pytest.mark.parametrize(
+    "options, complaint",
+    [
+        ({"only": ["07"]}, "no notebook 07; there are 03_a"),
+        ({"profile": "fast"}, "the profiles are smoke"),
+        ({"parameters": {"SEEDS": 2}}, r"03_a\.ipynb has no parameter SEEDS; it has PROFILE, SEED, DATA, OUT"),
+        ({"parameters": {"OUT": "x"}}, "OUT is set by the runner"),
+    ],
+)
+def test_unknown_names_are_errors_before_anything_runs(tmp_path, run, options, complaint):
+    small(tmp_path / "notebooks", "03_a", COUNT)
+    with pytest.raises(runner.RunnerError, match=complaint):
+        run(**options)
+    assert counted(tmp_path, "03_a") == []
+
+
+def test_needs_that_do_not_come_before_are_refused(tmp_path, run):
+    small(tmp_path / "notebooks", "03_a", needs=["04_b"])
+    small(tmp_path / "notebooks", "04_b")
+    with pytest.raises(runner.RunnerError, match=r"03_a\.ipynb needs \['04_b'\]"):
+        run()
+
+
+def test_a_broken_notebook_file_is_named(tmp_path, run):
+    small(tmp_path / "notebooks", "03_a").write_text("{")
+    with pytest.raises(runner.RunnerError, match=r"03_a\.ipynb is not a readable notebook"):
+        run()
+
+
+def test_no_notebooks_is_no_error(tmp_path, run, capsys):
+    (tmp_path / "notebooks").mkdir()
+    assert run() == 0
+    assert "No notebook to run." in capsys.readouterr().out
+
+
+def test_command_line_says_what_is_wrong_and_exits_with_2(capsys):
+    assert main(["reproduce", "--only", "99"]) == 2
+    assert main(["reproduce", "-p", "SEED"]) == 2
+    assert "NAME=VALUE; found 'SEED'" in capsys.readouterr().err
+    assert main(["publish", "--profile", "smoke"]) == 2
+    assert main(["sweep", "nothing"]) == 2
+    assert "there are grains" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", "grains", "--workers", "0"])
+    assert stop.value.code == 2
+
+
+def test_command_line_passes_plain_values(monkeypatch):
+    seen = {}
+    monkeypatch.setattr(runner, "reproduce", lambda **options: seen.update(options) or 0)
+    assert (
+        main(["reproduce", "--profile", "", "--only", "03", "05", "-p", "SEED=2", "DATA=real", "-p", "X=[1, 2.5]"]) == 0
+    )
+    assert seen == {"profile": "", "only": ["03", "05"], "parameters": {"SEED": 2, "DATA": "real", "X": [1, 2.5]}}
+
+
+# Killed
+
+
+def start(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from micro_lib.application.runner import reproduce\n"
+        "sys.exit(reproduce(folder=Path(sys.argv[1]) / 'notebooks', build=Path(sys.argv[1]) / 'build'))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for(path: Path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.05)
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path, run):
+    folder, flag = tmp_path / "notebooks", tmp_path / "started"
+    small(folder, "03_a", COUNT)
+    wait = f"""import time
+from pathlib import Path
+flag = Path({str(flag)!r})
+first = not flag.exists()
+flag.touch()
+time.sleep(60 * first)"""
+    small(folder, "04_b", wait, COUNT)
+    process = start(tmp_path)
+    wait_for(flag)
+    with pytest.raises(runner.RunnerError, match="another run is using"):
+        run()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (tmp_path / "build" / "state" / "03_a.json").is_file()
+    assert not (tmp_path / "build" / "state" / "04_b.json").exists()
+    assert run() == 0
+    assert counted(tmp_path, "03_a") == ["quick 1"] and counted(tmp_path, "04_b") == ["quick 1"]
+
+
+# Publishing
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A build folder as two finished notebooks leave it, without running them."""
+    for name in ("03_a", "05_b"):
+        small(tmp_path / "notebooks", name)
+    return tmp_path
+
+
+def finish(built, name, files, profile="quick"):
+    place = runner.build_folder(profile, built / "build")
+    for file, content in files.items():
+        path = place / name / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content) if isinstance(content, bytes) else write_table(pd.DataFrame(content), path)
+    top = [f"{name}/{file}" for file in files if "/" not in file]
+    write_json(place / "state" / f"{name}.json", {"status": "done", "parts": {}, "files": top})
+
+
+def publish(built, **options):
+    folders = {"folder": built / "notebooks", "build": built / "build", "to": built / "figures"}
+    return runner.publish(**folders, **options)
+
+
+def claims(name, notebook, profile="quick", ours=1.0):
+    from micro_lib.application.tables import claim_rows
+
+    claim = {"claim": name, "paper": "p", "where": "w", "published": "1", "ours": ours, "n": 1, "verdict": "reproduced"}
+    return claim_rows([claim], profile=profile, notebook=notebook, seeds=[1])
+
+
+def test_pictures_and_tables_are_copied_and_sub_folders_are_not(built):
+    files = {"f.png": b"png", "t.csv": {"a": [1]}, "note.txt": b"x", "local/f316.png": b"png"}
+    finish(built, "03_a", files)
+    assert publish(built) == 0
+    copied = {str(path.relative_to(built / "figures")) for path in (built / "figures").rglob("*") if path.is_file()}
+    assert copied == {"f.png", "tables/t.csv", "tables/claims.csv"}
+
+
+def test_a_quick_run_does_not_overwrite_rows_of_a_study(built):
+    finish(built, "03_a", {"t.csv": {"profile": ["study"] * 2, "v": [1, 2]}}, profile="study")
+    publish(built, profile="study")
+    for value in (3, 4):
+        finish(built, "03_a", {"t.csv": {"profile": ["quick"], "v": [value]}})
+        publish(built)
+    table = read_table(built / "figures" / "tables" / "t.csv")
+    assert sorted(table.itertuples(index=False, name=None)) == [("quick", 4), ("study", 1), ("study", 2)]
+
+
+def test_published_claims_are_replaced_never_doubled(built):
+    path = built / "figures" / "tables" / "claims.csv"
+    finish(built, "03_a", {"claims.csv": claims("x", "03_a", ours=1.0)})
+    finish(built, "05_b", {"claims.csv": claims("y", "05_b")})
+    publish(built)
+    finish(built, "03_a", {"claims.csv": claims("x", "03_a", "study", ours=9.0)}, profile="study")
+    publish(built, profile="study")
+    finish(built, "03_a", {"claims.csv": claims("x", "03_a", ours=2.0)})
+    publish(built)
+    publish(built)
+    stored = sorted(read_table(path)[["claim", "profile", "ours"]].itertuples(index=False, name=None))
+    assert stored == [("x", "quick", 2.0), ("x", "study", 9.0), ("y", "quick", 1.0)]
+
+    finish(built, "03_a", {"claims.csv": claims("renamed", "03_a")})
+    publish(built)
+    assert set(read_table(path).query("profile == 'quick'")["claim"]) == {"renamed", "y"}
+
+
+def test_what_should_not_be_published_is_refused(built):
+    finish(built, "03_a", {"f.png": b"x" * (runner.MAX_FIGURE_BYTES + 1)})
+    with pytest.raises(runner.RunnerError, match="lower its dpi"):
+        publish(built)
+    finish(built, "03_a", {"f.png": b"x"})
+    finish(built, "05_b", {"f.png": b"x"})
+    with pytest.raises(runner.RunnerError, match="have the same name"):
+        publish(built)
+    with pytest.raises(runner.RunnerError, match="smoke results"):
+        publish(built, profile="smoke")
+    assert not (built / "figures").exists()
+
+
+def test_a_failed_notebook_publishes_nothing(built):
+    finish(built, "03_a", {"f.png": b"x", "claims.csv": claims("x", "03_a")})
+    state = built / "build" / "state" / "03_a.json"
+    write_json(state, {**read_json(state), "status": "failed"})
+    publish(built)
+    assert not (built / "figures" / "f.png").exists()
+    assert read_table(built / "figures" / "tables" / "claims.csv").empty

@@ -1,0 +1,134 @@
+import math
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from micro_lib.application import tables
+from micro_lib.core.runs import read_table, write_table
+
+CLAIM = {"claim": "mIoU", "paper": "Trampert 2021", "where": "section 3.2.3", "published": "0.745 +- 0.015"}
+MEASURED = {**CLAIM, "ours": 0.71234, "low": 0.6912, "high": 0.7334, "n": 5, "verdict": "reproduced"}
+
+
+def rows(*claims, notebook="05_grain_segmentation", profile="quick"):
+    return tables.claim_rows(claims, profile=profile, notebook=notebook, seeds=[1, 2])
+
+
+def test_rows_have_the_agreed_columns_and_their_provenance():
+    table = rows(MEASURED)
+    assert (
+        list(table.columns)
+        == (
+            "claim paper where published ours low high n unit profile device notebook verdict why seeds versions commit"
+        ).split()
+    )
+    row = table.iloc[0]
+    assert tuple(row[["seeds", "profile", "unit", "notebook"]]) == (
+        "1 2",
+        "quick",
+        "1",
+        "05_grain_segmentation",
+    )
+    assert "numpy" in row["versions"] and len(row["commit"]) >= 7
+
+
+def test_profile_of_the_environment_is_written_out(monkeypatch):
+    monkeypatch.setenv("MICRO_PROFILE", "smoke")
+    assert rows(MEASURED, profile="")["profile"].tolist() == ["smoke"]
+
+
+@pytest.mark.parametrize(
+    "change, fault",
+    [
+        ({"verdict": "confirmed"}, "verdict 'confirmed' is none of reproduced, direction"),
+        ({"ours": math.nan}, "needs our number and its n"),
+        ({"n": 0}, "needs our number and its n"),
+        ({"verdict": "not run here", "why": "no GPU"}, "takes no number of ours"),
+        ({"verdict": "not run here", "ours": math.nan, "low": math.nan, "high": math.nan}, "says why"),
+        ({"low": 0.8}, "interval"),
+        ({"low": math.nan}, "interval"),
+        ({"published": " "}, "published is missing"),
+        ({"ci": 3}, "unknown field 'ci'"),
+        ({"commit": "abc"}, "unknown field 'commit'"),
+    ],
+)
+def test_claims_that_do_not_hold_together_are_refused(change, fault):
+    with pytest.raises(ValueError, match=f"'mIoU'.*{fault}"):
+        rows({**MEASURED, **change})
+
+
+def test_a_claim_that_was_not_run_is_a_row_too():
+    table = rows({**CLAIM, "verdict": "not run here", "why": "the weights of resnet50 cannot be had offline"})
+    assert math.isnan(table.loc[0, "ours"]) and table.loc[0, "n"] == 0
+
+
+def test_stating_a_claim_twice_is_refused():
+    with pytest.raises(ValueError, match="twice in 05_grain_segmentation"):
+        rows(MEASURED, MEASURED)
+
+
+def test_claims_of_several_notebooks_are_gathered(tmp_path):
+    one = tables.write_claims(rows(MEASURED), tmp_path / "a")
+    other = tables.write_claims(rows({**MEASURED, "claim": "error"}, notebook="03_grain_synthesis"), tmp_path / "b")
+    table = tables.gather_claims([one, other])
+    assert table["claim"].tolist() == ["mIoU", "error"] and tuple(table.columns) == tables.COLUMNS
+    assert tables.gather_claims([]).empty and tuple(tables.gather_claims([]).columns) == tables.COLUMNS
+    again = tables.write_claims(rows(MEASURED, notebook="13_claims_and_figures"), tmp_path / "c")
+    with pytest.raises(ValueError, match="more than one notebook"):
+        tables.gather_claims([one, again])
+    write_table(pd.DataFrame({"claim": ["x"]}), tmp_path / "d.csv")
+    with pytest.raises(ValueError, match=r"d\.csv has columns \['claim'\]"):
+        tables.gather_claims([tmp_path / "d.csv"])
+
+
+def test_written_claims_read_back_as_they_were(tmp_path):
+    table = rows(MEASURED)
+    path = tables.write_claims(table, tmp_path)
+    assert path.name == "claims.csv"
+    assert read_table(path)["ours"].tolist() == [0.71234]
+
+
+@pytest.mark.parametrize(
+    "numbers, text",
+    [
+        ((0.71234, 0.6912, 0.7334), "0.712 [0.691, 0.733]"),
+        ((0.0994, 0.0991, 0.0998), "0.09940 [0.09910, 0.09980]"),
+        ((123.4, 98.0, 149.0), "123 [98, 149]"),
+        ((1234.0, 500.0, 2000.0), "1230 [500, 2000]"),
+        ((0.71234,), "0.712"),
+        ((22.04,), "22.0"),
+        ((1234567.0,), "1230000"),
+        ((0.0,), "0"),
+        ((-0.00012,), "-0.000120"),
+        ((1e-9,), "1.00e-09"),
+        ((math.nan,), "-"),
+        ((math.inf,), "inf"),
+        ((0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
+    ],
+)
+def test_rounding(numbers, text):
+    assert tables.rounded(*numbers) == text
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e3))
+def test_rounding_moves_a_number_by_less_than_a_tenth_of_its_half_width(value, half_width):
+    shown = float(tables.rounded(value, value - half_width, value + half_width).split()[0])
+    assert abs(shown - value) <= 0.0501 * half_width + 1e-9
+
+
+def test_shown_tables_join_intervals_and_leave_the_rest():
+    df = pd.DataFrame({"arm": ["a"], "n": [3], "miou": [0.5], "miou_low": [0.4], "miou_high": [0.6], "low": [1.0]})
+    shown = tables.show(df)
+    assert shown.to_dict("records") == [{"arm": "a", "n": 3, "miou": "0.50 [0.40, 0.60]", "low": "1.00"}]
+    assert df.columns.tolist()[3] == "miou_low"
+    assert tables.show(rows(MEASURED)).loc[0, "ours"] == "0.712 [0.691, 0.733]"
+
+
+def test_claims_print_one_line_each_with_the_verdicts_counted():
+    unrun = {**CLAIM, "claim": "other", "verdict": "not run here", "why": "no GPU"}
+    text = tables.claims_text(rows(MEASURED, unrun))
+    assert "0.712 [0.691, 0.733]" in text and text.endswith("2 claims: 1 reproduced, 1 not run here")
+    assert len(text.splitlines()) == 5
+    assert tables.claims_text(tables.gather_claims([])) == "No notebook that ran states a claim."
