@@ -1,6 +1,7 @@
 """File formats of micrographs: decode TIFF, PNG and JPEG without loss and find the pixel size in their tags."""
 
 import re
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,8 +78,12 @@ def checked_format(path: Path) -> str:
 
 
 def _read_pillow(path: Path) -> Raw:
-    with PillowImage.open(path) as image:
+    data = path.read_bytes()
+    with PillowImage.open(BytesIO(data)) as image:
         image.load()
+        # Decoders are content once they have all pixels; a file cut a little later is as broken. Some programs append.
+        if data.rfind(b"IEND" if image.format == "PNG" else b"\xff\xd9") < len(data) // 2:
+            raise ValueError("its end is missing")
         if image.mode in ("P", "PA"):
             palette = np.array(image.convert("P").getpalette("RGB"), np.uint8).reshape(-1, 3)
             return Raw(np.asarray(image.convert("P")), palette)
@@ -88,8 +93,7 @@ def _read_pillow(path: Path) -> Raw:
             return Raw(np.asarray(image), None)
         if image.mode not in ("RGB", "RGBA", "LA"):
             image = image.convert("RGB")
-        head = path.read_bytes()[:25]
-        is_deep = head.startswith(b"\x89PNG") and head[24] == 16  # IHDR bit depth; Pillow would halve it to 8
+        is_deep = image.format == "PNG" and data[24] == 16  # bit depth in IHDR; Pillow would halve it to 8
         return Raw(_read_opencv(path) if is_deep else np.asarray(image), None)
 
 
