@@ -1,0 +1,272 @@
+"""The folder command: segment every micrograph of a folder and measure its grains."""
+
+import argparse
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image as PillowImage
+from tqdm.auto import tqdm
+
+from micro_lib.analysis import grain_size
+from micro_lib.analysis.metrics import mean_intercept_px
+from micro_lib.core.runs import atomic_path, write_table
+from micro_lib.data.files import read_micrograph, write_mask
+from micro_lib.data.formats import SUFFIXES
+from micro_lib.models.segmenter import Segmenter, SegmenterError
+
+LARGEST_SCALE = 4.0  # beyond this, either way, an image holds too few pixels a grain, or grains
+OVERLAY_STRENGTH = 0.6
+
+
+class SegmentError(RuntimeError):
+    """The command was asked for something it cannot do; the message says what and how to fix it."""
+
+
+class Segmented(NamedTuple):
+    """One micrograph after segmentation."""
+
+    mask: np.ndarray  # (H, W) uint8 class ids
+    grain_px: float  # mean intercept at the image's own scale
+    scale: float  # magnification the network saw it at
+    warning: str  # "" or why the result is to be looked at
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a folder."""
+
+    measurements: pd.DataFrame  # one row an image that worked
+    warnings: Mapping[str, str]  # by file name
+    failures: Mapping[str, str]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command; return 0 if all images worked, 1 if some failed, 2 if nothing could be done."""
+    options = _parser().parse_args(arguments)
+    try:
+        segmenter = Segmenter.load(options.model, device="cuda" if torch.cuda.is_available() else "cpu")
+        report = segment_folder(
+            segmenter,
+            options.folder,
+            options.out,
+            pixel_size_um=options.pixel_size_um,
+            grain_px=options.grain_px,
+            crop_info_bar=options.crop_info_bar,
+        )
+    except (FileNotFoundError, SegmenterError, SegmentError) as error:
+        print(f"micro_lib segment: {error}", file=sys.stderr)
+        return 2
+    _print(report, options.out)
+    return 1 if report.failures else 0
+
+
+def segment_folder(
+    segmenter: Segmenter,
+    folder: str | Path,
+    out: str | Path,
+    *,
+    pixel_size_um: float | None = None,
+    grain_px: float | None = None,
+    crop_info_bar: bool = False,
+) -> Report:
+    """Segment every image of a folder, going on past those that fail.
+
+    Writes ``masks/<name>.png`` (uint8 class ids, size of the input), ``overlays/<name>.png`` and
+    ``measurements.csv`` into `out`.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        With the classes grain (0) and boundary (1).
+    folder : str or pathlib.Path
+        TIFF, PNG and JPEG files directly in it; other files are left alone.
+    out : str or pathlib.Path
+        Folder of the results.
+    pixel_size_um : float, optional
+        Edge of a pixel in um; otherwise that of each file's tags, or none: sizes in pixels alone.
+    grain_px : float, optional
+        Mean intercept of the grains in pixels, where it is known; otherwise a first pass estimates it.
+    crop_info_bar : bool
+        Cut off the microscope's information bar; the masks then have the size of the rest.
+
+    Returns
+    -------
+    Report
+        One row an image: name, height, width, pixel_size_um, grain_px, scale, outside_trained_range,
+        boundary_fraction, and the sizes by intercept and planimetric method with 95 % intervals, in px and, with a
+        pixel size, um and ASTM number; warnings and failures by file name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such folder.
+    SegmentError
+        If it holds no image, two images share a name, or a result would overwrite an input.
+    """
+    paths, out = _inputs(Path(folder), Path(out)), Path(out)
+    rows, warned, failures = [], {}, {}
+    for path in tqdm(paths, desc="segmenting", unit="image", disable=None):
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                image = read_micrograph(path, pixel_size_um, crop_info_bar)
+            result = segment_micrograph(segmenter, image.pixels, grain_px)
+            write_mask(out / "masks" / f"{path.stem}.png", result.mask)
+            _write_overlay(out / "overlays" / f"{path.stem}.png", image.pixels, result.mask, segmenter)
+            sizes, remark = _sizes(result.mask, image.pixel_size_um)
+        except (ValueError, OSError, MemoryError) as error:
+            failures[path.name] = str(error)
+            continue
+        rows.append(_row(path, result, image.pixel_size_um, segmenter) | sizes)
+        if words := "; ".join(filter(None, [*(str(w.message) for w in caught), result.warning, remark])):
+            warned[path.name] = words
+    table = pd.DataFrame(rows)
+    if rows:
+        write_table(table, out / "measurements.csv")
+    return Report(table, warned, failures)
+
+
+def segment_micrograph(segmenter: Segmenter, pixels: np.ndarray, grain_px: float | None = None) -> Segmented:
+    """Segment one micrograph, magnified or reduced so that its grains have a size the network was trained for.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Its card holds the trained range.
+    pixels : numpy.ndarray
+        (H, W) grey levels.
+    grain_px : float, optional
+        Mean intercept in pixels; otherwise a first pass at scale 1 estimates it.
+
+    Returns
+    -------
+    Segmented
+        With a warning where the grains are outside the trained range, or no boundary was found.
+    """
+    first = segmenter.segment(pixels) if grain_px is None else None
+    if first is not None and not first.any():
+        return Segmented(first, float("nan"), 1.0, "no grain boundary was found")
+    estimate = mean_intercept_px(first) if grain_px is None else grain_px
+    scale = scale_for(estimate, segmenter.card.grain_px)
+    mask = first if first is not None and scale == 1 else segmenter.segment(pixels, scale)
+    found = mean_intercept_px(mask)
+    return Segmented(mask, found, scale, _range_warning(estimate, found, scale, segmenter.card.grain_px))
+
+
+def scale_for(grain_px: float, trained: tuple[float, float]) -> float:
+    """Return the magnification that brings a grain size (mean intercept, px) into the trained range; 1 inside it."""
+    low, high = trained
+    wanted = min(max(grain_px, low), high) / grain_px
+    return min(max(wanted, 1 / LARGEST_SCALE), LARGEST_SCALE)
+
+
+def _range_warning(estimate: float, found: float, scale: float, trained: tuple[float, float]) -> str:
+    low, high = trained
+    limits = f"{low:.0f} to {high:.0f} px the model was trained for"
+    words = []
+    if scale != 1:
+        words.append(
+            f"grains of about {estimate:.0f} px are outside the {limits}: segmented at {scale:.2f} of its scale"
+        )
+    # A tenth is within what an estimate is good for.
+    if not 0.9 * low <= found * scale <= 1.1 * high:
+        words.append(f"after that they measure {found * scale:.0f} px, still outside the {limits}: look at the overlay")
+    return "; ".join(words)
+
+
+def _inputs(folder: Path, out: Path) -> list[Path]:
+    """List the images of a folder, sorted; raise if the command must not run on them."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; give the folder that holds the micrographs")
+    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    if not paths:
+        raise SegmentError(f"{folder} holds no image; read are {', '.join(SUFFIXES)}")
+    if shared := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
+        names = [path.name for path in paths if path.stem in shared]
+        raise SegmentError(f"{folder}: {', '.join(names)} would share a mask; rename them")
+    if folder.resolve() in {(out / part).resolve() for part in ("masks", "overlays")}:
+        raise SegmentError(f"the results in {out} would overwrite the micrographs in {folder}; give another OUT")
+    return paths
+
+
+def _row(path: Path, result: Segmented, pixel_size_um: float | None, segmenter: Segmenter) -> dict:
+    low, high = segmenter.card.grain_px
+    height, width = result.mask.shape
+    return {
+        "name": path.name,
+        "height": height,
+        "width": width,
+        "pixel_size_um": pixel_size_um,
+        "grain_px": result.grain_px,
+        "scale": result.scale,
+        "outside_trained_range": result.scale != 1 or not low <= result.grain_px <= high,
+        "boundary_fraction": float(result.mask.mean()),
+    }
+
+
+def _sizes(mask: np.ndarray, pixel_size_um: float | None) -> tuple[dict, str]:
+    """Grain sizes of a mask as columns, or none and the reason."""
+    try:
+        measured = grain_size.measure(mask, pixel_size_um)
+    except (grain_size.GrainSizeError, ValueError) as error:
+        return {}, f"no grain size: {error}"
+    row = {}
+    for method, size in measured.items():
+        columns = {name: value for name, value in size.as_row().items() if name not in ("method", "pixel_size_um")}
+        row |= {f"{method}_{name}": value for name, value in columns.items()}
+    return row, ""
+
+
+def _write_overlay(path: Path, pixels: np.ndarray, mask: np.ndarray, segmenter: Segmenter) -> None:
+    """Draw the boundaries in their colour over the image, stretched between its 1st and 99th percentile."""
+    low, high = np.percentile(pixels, [1, 99])
+    grey = np.clip((pixels - low) / max(high - low, 1e-12), 0, 1) * 255
+    colour = np.array([int(segmenter.card.class_map.colours[1][i : i + 2], 16) for i in (1, 3, 5)])
+    cover = (mask > 0)[..., None] * OVERLAY_STRENGTH  # (H, W, 1)
+    picture = grey[..., None] * (1 - cover) + colour * cover  # (H, W, 3)
+    with atomic_path(path) as temporary:
+        PillowImage.fromarray(picture.round().astype(np.uint8)).save(temporary)
+
+
+def _print(report: Report, out: str) -> None:
+    for name, words in report.warnings.items():
+        print(f"warning: {name}: {words}", file=sys.stderr)
+    for name, words in report.failures.items():
+        print(f"failed: {name}: {words}", file=sys.stderr)
+    done = len(report.measurements)
+    print(f"{done} of {done + len(report.failures)} images segmented; masks, overlays and measurements.csv in {out}")
+    if not done or "intercept_size_px" not in report.measurements:
+        return
+    unit = "um" if report.measurements["pixel_size_um"].notna().all() else "px"
+    columns = ["name", *(f"intercept_{part}_{unit}" for part in ("size", "low", "high"))]
+    print(report.measurements[columns].round(2).to_string(index=False))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m micro_lib segment", description="Segment every micrograph of a folder and measure its grains."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a trained segmenter, e.g. build/models/grains.safetensors")
+    parser.add_argument("folder", metavar="FOLDER", help="folder with TIFF, PNG or JPEG micrographs")
+    parser.add_argument("out", metavar="OUT", help="folder for masks/, overlays/ and measurements.csv")
+    parser.add_argument(
+        "--pixel-size-um", type=_positive, metavar="X", help="edge of a pixel in um, over the files' tags"
+    )
+    parser.add_argument("--grain-px", type=_positive, metavar="G", help="mean intercept of the grains in px, if known")
+    parser.add_argument("--crop-info-bar", action="store_true", help="cut off the microscope's information bar")
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not (np.isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
