@@ -128,7 +128,7 @@ class FixedTiles(Dataset):
 
     def __init__(self, micrographs: Sequence[Labelled], px: int, *, mode: str = "crop"):
         _check(micrographs, mode)
-        self.micrographs = micrographs
+        self.micrographs, self.px, self.mode = micrographs, px, mode
         self.geometry = v2.CenterCrop(px) if mode == "crop" else v2.Resize((px, px), antialias=True)
 
     def __len__(self) -> int:
@@ -137,6 +137,8 @@ class FixedTiles(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tile `index`: image (1, px, px) float32 and mask (px, px) int64."""
         micrograph = self.micrographs[index]
+        if self.mode == "crop" and min(micrograph.mask.shape) < self.px:
+            raise ValueError(f"a micrograph of {micrograph.mask.shape} is too small for tiles of {self.px} px")
         image, mask = self.geometry(*_tensors(micrograph))
         table = augment.tone_table(_histogram(micrograph.image), None)
         return table[image.as_subclass(torch.Tensor).long()], mask.as_subclass(torch.Tensor).long()

@@ -1,0 +1,108 @@
+"""Joint transforms: geometry moves image and mask as one, tone leaves the mask alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from micro_lib.data import augment
+
+GEOMETRIES = {"light": augment.light, "as_published": augment.as_published}
+
+
+def blobs(side=96, seed=0):
+    """An image whose grey levels are its mask, in smooth patches."""
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.integers(0, 3, (1, 1, 6, 6))).float()
+    ids = torch.nn.functional.interpolate(coarse, (side, side), mode="nearest")[0, 0].to(torch.uint8)
+    return tv_tensors.Image(ids[None] * 100), tv_tensors.Mask(ids)
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_geometry_moves_image_and_mask_together(name, seed):
+    image, mask = blobs(seed=seed % 7)
+    torch.manual_seed(seed)
+    moved, ids = GEOMETRIES[name](64)(image, mask)
+    assert moved.shape == (1, 64, 64) and ids.shape == (64, 64)
+    assert set(ids.unique().tolist()) <= {0, 1, 2}
+    levels = (moved[0].float() / 100).round()
+    assert (levels == ids).float().mean() > 0.85  # all but the interpolated edges between patches
+    assert (levels.roll(12, 0) == ids).float().mean() < 0.85
+
+
+def test_zoom_crop_at_scale_one_is_a_plain_window():
+    image = tv_tensors.Image(torch.arange(40 * 50, dtype=torch.float32).view(1, 40, 50))
+    window = augment.ZoomCrop(16, zoom=(1, 1), squish=1)(image)
+    top, left = divmod(int(window[0, 0, 0]), 50)
+    assert torch.equal(window, image[:, top : top + 16, left : left + 16])
+
+
+def test_zoom_two_shows_half_the_field():
+    image = tv_tensors.Image(torch.arange(64.0).repeat(64, 1)[None])
+    window = augment.ZoomCrop(32, zoom=(2, 2), squish=1)(image)
+    assert float(window.max() - window.min()) == pytest.approx(15.5, abs=1)
+
+
+def test_zoom_crop_larger_than_the_image_takes_all_of_it():
+    image, mask = blobs(20)
+    window, ids = augment.ZoomCrop(64, zoom=(0.5, 0.5))(image, mask)
+    assert window.shape == (1, 64, 64) and set(ids.unique().tolist()) == set(mask.unique().tolist())
+
+
+def test_all_eight_orientations_occur():
+    image = tv_tensors.Image(torch.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    turn = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), augment.RandomTranspose()])
+    torch.manual_seed(0)
+    assert len({tuple(turn(image).flatten().tolist()) for _ in range(200)}) == 8
+
+
+@given(radius=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_jitter_takes_neighbours_and_spares_the_mask(radius, seed):
+    torch.manual_seed(seed)
+    ramp = torch.arange(30 * 40, dtype=torch.float32).view(1, 30, 40)
+    mask = tv_tensors.Mask(torch.randint(0, 2, (30, 40)))
+    out, same = augment.Jitter(radius, 1.0)(tv_tensors.Image(ramp), mask)
+    assert torch.equal(same, mask)
+    rows, cols = out[0] // 40, out[0] % 40
+    assert (rows - torch.arange(30)[:, None]).abs().max() <= radius
+    assert (cols - torch.arange(40)).abs().max() <= radius
+
+
+def test_noise_spares_the_mask_and_goes_both_ways():
+    torch.manual_seed(1)
+    mask = tv_tensors.Mask(torch.ones(50, 50, dtype=torch.uint8))
+    out, same = augment.RandomNoise(1.0)(tv_tensors.Image(torch.zeros(1, 50, 50)), mask)
+    assert torch.equal(same, mask) and out.min() < 0 < out.max()
+
+
+@given(seed=st.integers(0, 1000), inverted=st.booleans())
+@settings(max_examples=30, deadline=None)
+def test_tone_table_standardises_the_whole_micrograph(seed, inverted):
+    torch.manual_seed(seed)
+    image = torch.from_numpy(np.random.default_rng(seed).integers(30, 220, (40, 60)))
+    table = augment.tone_table(torch.bincount(image.flatten(), minlength=256), augment.point_operations(), inverted)
+    values = table[image].double()
+    assert float(values.mean()) == pytest.approx(0, abs=1e-5)
+    assert float(values.std(correction=0)) == pytest.approx(1, abs=1e-5)
+    rising = torch.diff(table[30:220])
+    assert (rising <= 1e-6).all() if inverted else (rising >= -1e-6).all()
+
+
+def test_tone_table_without_operations_is_plain_standardisation():
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (30, 30)))
+    table = augment.tone_table(torch.bincount(image.flatten(), minlength=256), None)
+    expected = (image.double() - image.double().mean()) / image.double().std(correction=0)
+    torch.testing.assert_close(table[image].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_constant_micrograph_becomes_zero():
+    histogram = torch.zeros(256, dtype=torch.long)
+    histogram[77] = 100
+    assert float(augment.tone_table(histogram, None)[77]) == 0.0
+    assert torch.isfinite(augment.tone_table(histogram, augment.point_operations())).all()
