@@ -73,7 +73,8 @@ class GrainSize:
     def _g(self, length_px: float) -> float | None:
         if self.pixel_size_um is None:
             return None
-        return float(2 * np.log2(SIZE_AT_G0_MM[self.method] * 1000 / self._um(length_px)))
+        with np.errstate(divide="ignore"):  # an unbounded size is G = -inf
+            return float(2 * np.log2(SIZE_AT_G0_MM[self.method] * 1000 / self._um(length_px)))
 
     @property
     def size_um(self) -> float | None:

@@ -32,13 +32,13 @@ TEST_LINE_SPACING_PX = 10
 def _count(true: NDArray[np.uint8], pred: NDArray[np.uint8], n_classes: int) -> NDArray[np.int64]:
     # Four tables in turn: neighbours mostly share a cell, and one table would make every increment wait for the last.
     tables = np.zeros((4, n_classes * n_classes), np.int64)
-    size = true.size
-    whole = size - size % 4
+    n = np.uint64(n_classes)  # unsigned: a signed index is tested for counting from the end
+    whole = true.size - true.size % 4
     for i in range(0, whole, 4):
         for k in range(4):
-            tables[k, true[i + k] * n_classes + pred[i + k]] += 1
-    for i in range(whole, size):
-        tables[0, true[i] * n_classes + pred[i]] += 1
+            tables[k, np.uint64(true[i + k]) * n + np.uint64(pred[i + k])] += 1
+    for i in range(whole, true.size):
+        tables[0, np.uint64(true[i]) * n + np.uint64(pred[i])] += 1
     return tables.sum(0)
 
 
@@ -275,9 +275,9 @@ def score_boundaries(true_mask: ArrayLike, pred_mask: ArrayLike, pixel_size_um: 
     -------
     dict
         ``error`` pixel error; ``miou``, ``iou_boundary`` at native width; ``miou_5px`` with both skeletons redrawn 5 px
-        wide;
-        ``bf1_8px``, ``bf1_3px`` skeleton boundary F1; ``intercept_px_true``, ``intercept_px_pred`` mean intercepts,
-        ``intercept_rel_err`` = ``|pred / true - 1|``; with a pixel size ``intercept_um_true``, ``intercept_um_pred``.
+        wide; ``bf1_8px``, ``bf1_3px`` skeleton boundary F1; ``intercept_px_true``, ``intercept_px_pred`` mean
+        intercepts, ``intercept_rel_err`` = ``|pred / true - 1|``; with a pixel size ``intercept_um_true``,
+        ``intercept_um_pred``.
         A prediction without boundary: ``iou_boundary`` and F1 are 0 and the relative error is finite and large.
         Neither mask with a boundary: ``iou_boundary`` is NaN, its class excluded from ``miou``.
 

@@ -161,16 +161,17 @@ def cluster_bootstrap(
     level: float = 0.95,
     denominators: ArrayLike | None = None,
 ) -> Interval:
-    """Return the mean over images with a percentile interval from resampling whole clusters (specimens, overlap
-    groups).
+    """Return the mean over images with a percentile interval from resampling whole clusters.
+
+    Clusters are specimens or overlap groups: images of one cluster are drawn together (Davison & Hinkley 1997,
+    section 3.8).
 
     Parameters
     ----------
     values : (images,) float
         One score an image.
     clusters : (images,) any
-        Name of the cluster each image belongs to; images of one cluster are drawn together (Davison & Hinkley 1997,
-        section 3.8).
+        Name of the cluster each image belongs to.
     rng : numpy.random.Generator
     n_boot : int
         Number of resamples.
@@ -255,8 +256,8 @@ def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> PairedTest:
     Returns
     -------
     PairedTest
-        ``effect_dz`` is the mean difference over the standard deviation of the differences (Cohen 1988; Lakens 2013,
-        eq. 6).  All differences equal: p is 0 and the effect infinite, or p 1 and the effect 0 if they are all zero.
+        ``effect_dz`` is the mean difference over the standard deviation of the differences (Cohen 1988).  All
+        differences equal: p is 0 and the effect infinite, or p 1 and the effect 0 if they are all zero.
 
     Raises
     ------

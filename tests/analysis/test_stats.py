@@ -94,7 +94,7 @@ def test_equal_runs_have_an_interval_of_no_width():
 @pytest.mark.parametrize("x", [[1.0], [], [[1.0, 2.0]], [1.0, np.nan], [1.0, np.inf]])
 def test_samples_that_have_no_interval(x):
     for make in (t_interval, lambda x: bootstrap_interval(x, rng=rng()), lambda x: paired_t(x, x)):
-        with pytest.raises(ValueError, match="at least 2 values|NaN or infinite"):
+        with pytest.raises(ValueError, match=r"at least 2 values|NaN or infinite"):
             make(x)
 
 
