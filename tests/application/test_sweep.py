@@ -1,0 +1,173 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from micro_lib.application import sweep
+from micro_lib.core.runs import read_table
+
+EXPERIMENT = """
+import os, time
+from pathlib import Path
+
+THREADS_AT_IMPORT = os.environ.get("OMP_NUM_THREADS")
+
+def run(configuration, seed, profile):
+    here = Path(__file__).parent
+    with (here / "calls.txt").open("a") as calls:
+        calls.write(f"{configuration['a']} {seed}\\n")
+    if configuration.get("slow") and not (here / "go").exists():
+        (here / f"pid{seed}").write_text(str(os.getpid()))
+        time.sleep(60)
+    if configuration.get("bad") and not (here / "go").exists():
+        raise RuntimeError("no luck")
+    return {"value": configuration["a"] * 10 + seed, "profile_seen": profile, "threads": int(THREADS_AT_IMPORT)}
+
+def nested(configuration, seed, profile):
+    return {"value": [1, 2]}
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder with an importable experiment; returns the folder."""
+    (tmp_path / "experiment_of_a_test.py").write_text(EXPERIMENT)
+    paths = [str(tmp_path), str(Path(sweep.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    return tmp_path
+
+
+def run(place, configurations, seeds=(1, 2), name="run", **options):
+    return sweep.run_sweep(
+        f"experiment_of_a_test:{name}",
+        configurations,
+        seeds,
+        profile="smoke",
+        folder=place / "sweep",
+        table=place / "table.csv",
+        **options,
+    )
+
+
+def calls(place):
+    return sorted((place / "calls.txt").read_text().splitlines())
+
+
+def results(table):
+    columns = ["configuration", "seed", "profile", "value", "profile_seen", "threads"]
+    return table[columns].sort_values(columns[:3]).reset_index(drop=True)
+
+
+def wait_for(path: Path, seconds=60):
+    end = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < end, f"{path} never came"
+        time.sleep(0.05)
+
+
+def test_every_configuration_runs_once_with_every_seed_on_one_thread(place):
+    rows = run(place, [{"a": 1}, {"a": 2}])
+    assert sorted(rows["value"]) == [11, 12, 21, 22]
+    assert set(rows["threads"]) == {1} and set(rows["profile_seen"]) == {"smoke"}
+    assert {"versions", "commit", "dirty", "device", "seconds"} <= set(rows.columns)
+    pd.testing.assert_frame_equal(results(read_table(place / "table.csv")), results(rows))
+    manifest = read_table(place / "sweep" / "manifest_smoke.csv")
+    assert manifest["seed"].tolist() == [1, 1, 2, 2] and manifest["key"].is_unique
+
+    again = run(place, [{"a": 1}, {"a": 2}])
+    assert len(again) == 4 and calls(place) == ["1 1", "1 2", "2 1", "2 2"], "finished runs are not repeated"
+    assert len(read_table(place / "table.csv")) == 4
+
+
+def test_failed_runs_are_listed_counted_out_and_tried_again(place, capsys):
+    rows = run(place, [{"a": 1}, {"a": 2, "bad": 1}], seeds=[1])
+    out = capsys.readouterr().out
+    assert 'failed: {"a": 2, "bad": 1} seed 1: RuntimeError: no luck' in out
+    assert "1 of 2 runs done" in out and "1 failed" in out
+    assert len(rows) == len(read_table(place / "table.csv")) == 1
+    (place / "go").touch()
+    rows = run(place, [{"a": 1}, {"a": 2, "bad": 1}], seeds=[1])
+    assert len(rows) == len(read_table(place / "table.csv")) == 2
+    assert "2 of 2 runs done" in capsys.readouterr().out
+
+
+def test_a_killed_worker_is_a_failed_run_and_the_rest_goes_on(place, capsys):
+    configurations = [{"a": 1, "slow": 1}, {"a": 2}]
+    pid = place / "pid1"
+    killer = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(.05)\n"
+    killer += f"time.sleep(.2); os.kill(int(open({str(pid)!r}).read()), 9)"
+    with subprocess.Popen([sys.executable, "-c", killer]) as process:
+        rows = run(place, configurations, seeds=[1])
+        process.wait()
+    assert rows["value"].tolist() == [21]
+    assert "the worker was killed or died" in capsys.readouterr().out
+    (place / "go").touch()
+    run(place, configurations, seeds=[1])
+
+    interrupted = results(read_table(place / "table.csv"))
+    for path in ("sweep", "table.csv"):
+        (place / path).rename(place / f"old_{path}")
+    run(place, configurations, seeds=[1])
+    pd.testing.assert_frame_equal(interrupted, results(read_table(place / "table.csv")))
+
+
+def test_a_killed_sweep_goes_on_where_it_was(place):
+    code = (
+        "import sys; sys.path.insert(0, 'tests'); from micro_lib.application.sweep import run_sweep\n"
+        "run_sweep('experiment_of_a_test:run', [{'a': 1}, {'a': 2, 'slow': 1}], [1, 2], profile='smoke',\n"
+        f"          folder={str(place / 'sweep')!r}, table={str(place / 'table.csv')!r})"
+    )
+    main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
+    wait_for(place / "pid1")
+    workers = psutil.Process(main.pid).children(recursive=True)
+    for process in [psutil.Process(main.pid), *workers]:
+        process.send_signal(signal.SIGKILL)
+    main.wait()
+    (place / "go").touch()
+    rows = run(place, [{"a": 1}, {"a": 2, "slow": 1}])
+    assert sorted(rows["value"]) == [11, 12, 21, 22]
+    table = read_table(place / "table.csv")
+    assert len(table) == 4 and not table.duplicated(list(sweep.KEYS)).any()
+
+
+def test_a_run_that_another_process_is_doing_is_waited_for(place, monkeypatch):
+    monkeypatch.syspath_prepend(str(place))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    record = sweep.write_manifest(
+        "experiment_of_a_test:run", [{"a": 1}], [1], profile="smoke", folder=place / "sweep"
+    ).to_dict("records")[0]
+    code = (
+        "import sys, json; from micro_lib.application.sweep import run\n"
+        f"run(json.loads(sys.argv[1]), {str(place / 'sweep')!r})"
+    )
+    import json
+
+    others = [subprocess.Popen([sys.executable, "-c", code, json.dumps(record)]) for _ in range(2)]
+    assert [other.wait() for other in others] == [0, 0]
+    assert calls(place) == ["1 1"]
+
+
+def test_rows_must_be_flat(place, capsys):
+    rows = run(place, [{"a": 1}], seeds=[1], name="nested")
+    assert rows.empty
+    assert "TypeError: an experiment returns numbers and texts; found {'value': 'list'}" in capsys.readouterr().out
+
+
+def test_asking_for_a_run_twice_is_refused(place):
+    with pytest.raises(ValueError, match="asked for twice"):
+        run(place, [{"a": 1, "b": 2}, {"b": 2, "a": 1}])
+
+
+def test_keys_depend_on_everything_that_names_a_run(tmp_path):
+    def key(experiment="m:f", configuration=None, seed=1, profile="smoke"):
+        configurations = [configuration or {"a": 1}]
+        return sweep.write_manifest(experiment, configurations, [seed], profile=profile, folder=tmp_path).loc[0, "key"]
+
+    keys = {key(), key("m:g"), key(configuration={"a": 2}), key(seed=2), key(profile="quick")}
+    assert len(keys) == 5 and key() in keys
