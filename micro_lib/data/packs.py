@@ -116,7 +116,7 @@ _SOURCES = {
         "from and how to lay it out.",
     ),
     "pure_iron_serial": _Source(
-        "Pure iron: B. Ma et al., Fast-FineCut, Micron (2018), MIT licence",
+        "Pure iron: B. Ma et al., Fast-FineCut, Micron 116 (2018), MIT licence",
         {"masks": GRAIN_BOUNDARY},
         ("test",),
         "iron",
@@ -357,7 +357,7 @@ def _download(name: str, rows: list[dict], folder: Path, base_url: str) -> list[
     total = sum(row["bytes"] for row in todo)
     with tqdm(total=total, unit="B", unit_scale=True, desc=f"downloading {name}", disable=not todo, delay=1) as bar:
         try:
-            return [Path(store.fetch(path, downloader=_Downloader(bar, folder))) for path in paths]
+            return [Path(store.fetch(path, downloader=_Downloader(name, bar, folder))) for path in paths]
         except ValueError as error:  # pooch's word for a wrong hash, after the retries
             raise DataUnavailable(_complaint(name, str(error), folder)) from error
 

@@ -1,0 +1,582 @@
+"""Data packs: found, downloaded, converted to the pixel, refused when anything is wrong, and replaced only openly."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from PIL import Image
+
+from micro_lib.core.runs import read_table
+from micro_lib.data import packs
+from micro_lib.data.packs import DataUnavailable, fetch, pack, split_names
+
+MICRO_DATA = os.environ.get("MICRO_DATA", "")
+ORIGINALS = Path(MICRO_DATA).resolve().parent / "originals" if MICRO_DATA else None
+needs_packs = pytest.mark.skipif(not MICRO_DATA, reason="MICRO_DATA is not set: no real packs here")
+needs_originals = pytest.mark.skipif(
+    ORIGINALS is None or not ORIGINALS.is_dir(), reason="no folder originals/ beside $MICRO_DATA"
+)
+CARDS = packs.REGISTRY.parent / "cards"
+COMMIT = "owner/repo/0123456789012345678901234567890123456789"
+
+
+class Handler(SimpleHTTPRequestHandler):
+    """Serves a folder; `server.fault` maps the end of a path to the fault to show, `server.served` counts bodies."""
+
+    def log_message(self, *args):
+        pass
+
+    def do_GET(self):
+        self.server.served.append(self.path)
+        fault = next((kind for end, kind in self.server.fault.items() if unquote(self.path).endswith(end)), None)
+        if fault is None:
+            return super().do_GET()
+        if fault == "once 503":
+            self.server.fault.clear()
+            return self.send_error(503)
+        if fault.isdigit():
+            return self.send_error(int(fault))
+        body = Path(self.translate_path(self.path)).read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.send_faulty(fault, body)
+        return None
+
+    def send_faulty(self, fault, body):
+        if fault == "truncated":
+            self.wfile.write(body[: len(body) // 2])
+            self.close_connection = True
+        elif fault == "flipped byte":
+            self.wfile.write(bytes([body[0], body[1] ^ 1]) + body[2:])
+        else:  # "silent" after half the body, or "trickle": a few bytes at a time
+            step = len(body) // 2 if fault == "silent" else 20
+            try:
+                for start in range(0, len(body), step):
+                    self.wfile.write(body[start : start + step])
+                    self.server.stop.wait(60 if fault == "silent" else 0.2)
+            except OSError:
+                pass  # the client hung up, as it should
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Return a function that serves a folder on the loop-back address and gives (address, server)."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    servers = []
+
+    def serve(folder):
+        def handler(*args):
+            return Handler(*args, directory=str(folder))
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        server.fault, server.served, server.stop = {}, [], threading.Event()
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}", server
+
+    yield serve
+    for server in servers:
+        server.stop.set()
+        server.shutdown()
+        server.server_close()
+
+
+def pixel_hash(*arrays):
+    text = b"".join(f"{a.shape[0]}x{a.shape[1]} {a.dtype};".encode() + a.tobytes() for a in arrays)
+    return hashlib.sha256(text).hexdigest()
+
+
+def write_registry(folder, rows, monkeypatch):
+    table = pd.DataFrame(rows)
+    table["um_per_px"] = np.nan
+    table.to_csv(folder / "registry.csv", index=False)
+    monkeypatch.setattr(packs, "REGISTRY", folder / "registry.csv")
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Three small coatings as originals, a registry of them, and the folder to serve."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(3):
+        grey = rng.integers(0, 256, (70, 90), dtype=np.uint8)
+        ids = rng.integers(0, 3, (70, 90), dtype=np.uint8)
+        for kind, array, pixels in (("image", np.dstack([grey] * 3), grey), ("mask", ids, ids)):
+            original = tmp_path / "www" / COMMIT / kind / f"0{i}#7.tif"
+            original.parent.mkdir(parents=True, exist_ok=True)
+            tifffile.imwrite(original, array)
+            address = f"https://example.org/{COMMIT}/{kind}/{quote(original.name)}"
+            row = {"pack": "nasa_ebc", "name": f"c{i}", "kind": kind, "specimen": f"s{i % 2}", "url": address}
+            content = original.read_bytes()
+            row |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            rows.append(row | {"pixels_sha256": pixel_hash(pixels)})
+    write_registry(tmp_path, rows, monkeypatch)
+    monkeypatch.delenv("MICRO_DATA", raising=False)
+    return tmp_path
+
+
+def leftovers(cache):
+    """Return the files of a cache that are neither whole originals nor whole conversions nor the manifest and locks."""
+    hashes = set(read_table(packs.REGISTRY)["sha256"])
+    odd = []
+    for file in (f for f in Path(cache).rglob("*") if f.is_file() and f.suffix != ".lock"):
+        if "originals" in file.parts:
+            whole = hashlib.sha256(file.read_bytes()).hexdigest() in hashes
+        else:
+            whole = file.name == "manifest.csv" or (file.suffix == ".png" and not file.name.startswith("."))
+        odd += [] if whole else [file.name]
+    return odd
+
+
+# Downloading
+
+
+def test_download_convert_and_use(small, served):
+    address, server = served(small / "www")
+    found = pack("nasa_ebc", "real", cache=small / "cache", base_url=address)
+    assert [record.name for record in found.records] == ["c0", "c1", "c2"]
+    assert [record.group for record in found.records] == ["s0", "s1", "s0"]
+    for i, record in enumerate(found.records):
+        source = small / "www" / COMMIT
+        np.testing.assert_array_equal(record.image, tifffile.imread(source / "image" / f"0{i}#7.tif")[..., 0])
+        np.testing.assert_array_equal(record.mask, tifffile.imread(source / "mask" / f"0{i}#7.tif"))
+        assert record.mask.dtype == np.uint8
+    assert not found.is_generated
+    assert "Stuckner" in found.credit
+    assert len(server.served) == 6
+    assert leftovers(small / "cache") == []
+    pack("nasa_ebc", "real", cache=small / "cache", base_url="http://127.0.0.1:9")  # whole: the network is not asked
+
+
+@pytest.mark.parametrize("fault", ["404", "truncated", "flipped byte"])
+def test_faulty_original_is_refused_named_and_leaves_nothing(small, served, fault):
+    address, server = served(small / "www")
+    server.fault = {"image/01#7.tif": fault}
+    with pytest.raises(DataUnavailable, match="'nasa_ebc' cannot be downloaded") as caught:
+        fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    text = str(caught.value)
+    assert "01%237.tif" in text or "01#7.tif" in text
+    assert "Set MICRO_DATA" in text
+    assert leftovers(small / "cache") == []
+    n_tries = sum("image/01" in path for path in server.served)
+    assert n_tries == (1 if fault == "404" else 1 + packs._RETRIES)
+    server.fault, server.served[:] = {}, []
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)  # goes on where it stopped
+    assert not any("image/00" in path for path in server.served)
+    assert leftovers(small / "cache") == []
+
+
+def test_a_passing_fault_is_tried_again(small, served):
+    address, server = served(small / "www")
+    server.fault = {"mask/00#7.tif": "once 503"}
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert leftovers(small / "cache") == []
+
+
+def test_damaged_conversion_is_made_again_without_network(small, served):
+    address, _ = served(small / "www")
+    folder = fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    whole = (folder / "masks" / "c1.png").read_bytes()
+    (folder / "masks" / "c1.png").write_bytes(whole[:-30])
+    (folder / "images" / "c2.png").unlink()
+    fetch("nasa_ebc", cache=small / "cache", base_url="http://127.0.0.1:9")
+    assert (folder / "masks" / "c1.png").read_bytes() == whole
+    assert (folder / "images" / "c2.png").is_file()
+
+
+def test_damaged_original_is_fetched_again(small, served):
+    address, server = served(small / "www")
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    original = small / "cache" / "originals" / COMMIT / "image" / "00#7.tif"
+    original.write_bytes(original.read_bytes()[:100])
+    (small / "cache" / "nasa_ebc" / "images" / "c0.png").unlink()
+    server.served.clear()
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert len(server.served) == 1
+    assert leftovers(small / "cache") == []
+
+
+def test_other_pixels_than_the_registry_names_are_not_kept(small, served, monkeypatch):
+    rows = read_table(packs.REGISTRY)
+    rows.loc[0, "pixels_sha256"] = "0" * 64
+    rows.to_csv(packs.REGISTRY, index=False)
+    address, _ = served(small / "www")
+    with pytest.raises(DataUnavailable, match="converted to other pixels"):
+        fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert not (small / "cache" / "nasa_ebc").exists()
+
+
+def test_no_network_says_so_at_once(small):
+    start = time.monotonic()
+    with pytest.raises(DataUnavailable, match=r"127\.0\.0\.1:9 cannot be reached .* seems offline") as caught:
+        pack("nasa_ebc", "real", cache=small / "cache", base_url="http://127.0.0.1:9")
+    assert time.monotonic() - start < 5
+    assert "is not in $MICRO_DATA (not set)" in str(caught.value)
+    assert leftovers(small / "cache") == []
+
+
+def test_dead_server_is_given_up_after_five_seconds(small):
+    with socket.socket() as deaf:  # takes connections and never answers
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        start = time.monotonic()
+        with pytest.raises(DataUnavailable, match="seems offline"):
+            fetch("nasa_ebc", cache=small / "cache", base_url=f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert 4.5 < time.monotonic() - start < 6
+    assert leftovers(small / "cache") == []
+
+
+@pytest.mark.parametrize("fault", ["silent", "trickle"])
+def test_stalling_server_is_given_up_without_another_try(small, served, fault, monkeypatch):
+    monkeypatch.setattr(packs, "GIVE_UP_S", 1.0)
+    address, server = served(small / "www")
+    server.fault = {"image/00#7.tif": fault}
+    start = time.monotonic()
+    with pytest.raises(DataUnavailable, match=r"no byte for 1 s|only .* bytes in"):
+        fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert time.monotonic() - start < 3
+    assert len(server.served) == 1
+    assert leftovers(small / "cache") == []
+
+
+def test_kill_in_the_middle_of_a_download(small, served):
+    address, server = served(small / "www")
+    server.fault = {"image/01#7.tif": "silent"}
+    program = (
+        "import sys; from pathlib import Path; from micro_lib.data import packs;"
+        "packs.REGISTRY = Path(sys.argv[1]); packs.GIVE_UP_S = 60;"
+        "packs.fetch('nasa_ebc', cache=sys.argv[2], base_url=sys.argv[3])"
+    )
+    command = [sys.executable, "-c", program, str(packs.REGISTRY), str(small / "cache"), address]
+    root = Path(packs.__file__).parents[2]
+    with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as process:
+        for _ in range(300):
+            if any("image/01" in path for path in server.served) and leftovers(small / "cache"):
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    broken = leftovers(small / "cache")
+    assert len(broken) == 1, "the killed download should leave its temporary file"
+    assert broken[0].startswith("tmp")
+    server.fault, server.served[:] = {}, []
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert leftovers(small / "cache") == []
+    assert not any("image/00" in path for path in server.served)
+
+
+def test_callers_at_the_same_time_take_turns(small, served):
+    address, server = served(small / "www")
+    threads = [
+        threading.Thread(target=fetch, args=("nasa_ebc",), kwargs={"cache": small / "cache", "base_url": address})
+        for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.served) == 6
+    assert leftovers(small / "cache") == []
+
+
+def test_originals_put_there_by_hand_are_used(small):
+    shutil.copytree(small / "www", small / "cache" / "originals")
+    fetch("nasa_ebc", cache=small / "cache", base_url="http://127.0.0.1:9")
+    assert (small / "cache" / "nasa_ebc" / "manifest.csv").is_file()
+
+
+# DATA
+
+
+def test_auto_falls_back_openly_real_does_not_generated_never_looks(monkeypatch, tmp_path):
+    monkeypatch.delenv("MICRO_DATA", raising=False)
+    options = {"cache": tmp_path, "base_url": "http://127.0.0.1:9"}
+    with pytest.warns(UserWarning, match="seems offline.*Going on with generated stand-ins"):
+        fallen = pack("pure_iron_serial", "auto", "test", **options)
+    assert fallen.is_generated
+    assert "generated stand-in" in fallen.credit
+    with pytest.raises(DataUnavailable, match="seems offline"):
+        pack("pure_iron_serial", "real", "test", **options)
+    monkeypatch.setattr(packs, "_real_records", lambda *args: pytest.fail("looked for real data"))
+    for asked in ({"data": "generated"}, {"data": "auto", "profile": "smoke"}):
+        made = pack("pure_iron_serial", split="test", **asked, **options)
+        assert made.is_generated
+        for one, other in zip(made.records, fallen.records, strict=True):
+            np.testing.assert_array_equal(one.image, other.image)
+
+
+def test_smoke_comes_from_the_environment_too(monkeypatch):
+    monkeypatch.setenv("MICRO_PROFILE", "smoke")
+    monkeypatch.setattr(packs, "_real_records", lambda *args: pytest.fail("looked for real data"))
+    assert pack("ss316l_grains", split="test").is_generated
+
+
+def test_stand_ins_are_labelled_micrographs_that_differ_between_splits(monkeypatch):
+    made = {split: pack("ss316l_grains", "generated", split) for split in ("development", "test", "all")}
+    names = [record.name for split in ("development", "test") for record in made[split].records]
+    assert [record.name for record in made["all"].records] == names
+    assert len({record.group for record in made["all"].records}) == len(names)
+    for record in made["all"].records:
+        assert record.image.shape == record.mask.shape
+        assert set(np.unique(record.mask)) == {0, 1}
+        assert record.pixel_size_um > 0
+    assert not np.array_equal(made["development"].records[0].image, made["test"].records[0].image)
+
+
+def test_packs_without_stand_in_say_so():
+    with pytest.raises(DataUnavailable, match="no generated stand-in yet"):
+        pack("uhcs", "generated")
+
+
+def test_316l_is_never_downloaded(monkeypatch, tmp_path):
+    monkeypatch.delenv("MICRO_DATA", raising=False)
+    monkeypatch.setattr(packs, "_download", lambda *args: pytest.fail("tried to download"))
+    with pytest.raises(DataUnavailable, match=r"no clear licence.*data/cards/ss316l_grains\.md"):
+        pack("ss316l_grains", "real", "test", cache=tmp_path)
+    assert "ss316l_grains" not in set(read_table(packs.REGISTRY)["pack"])
+
+
+def test_unknown_words_are_refused_with_the_known_ones(monkeypatch):
+    for kwargs, match in (
+        ({"name": "steel"}, "no pack 'steel'; there are ebc_crack_tiles"),
+        ({"name": "uhcs", "data": "Real"}, "expected one of auto, real, generated"),
+        ({"name": "pure_iron_serial", "split": "development"}, "it has all, test"),
+        ({"name": "uhcs", "masks": "masks_2"}, "it has masks, masks_region"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            pack(**kwargs)
+
+
+def own_pack(folder, names, shape=(20, 30), **columns):
+    """Write a pack of a user's own in the pack layout."""
+    for sub in ("images", "masks"):
+        (folder / sub).mkdir(parents=True)
+        for name in names:
+            Image.fromarray(np.zeros(shape, np.uint8)).save(folder / sub / f"{name}.png")
+    table = {"name": names, "specimen": [name[:4] for name in names], **columns}
+    pd.DataFrame(table).to_csv(folder / "manifest.csv", index=False)
+
+
+def test_users_own_folder_wins_and_its_faults_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    folder = tmp_path / "ss316l_grains"
+    own_pack(folder, ["RG03_1_4", "RG99_1_1"], overlap_group=["G03", "G99"], um_per_px=[0.444, 0.444])
+    every = pack("ss316l_grains", "real")
+    assert [(r.name, r.group, r.pixel_size_um) for r in every.records] == [
+        ("RG03_1_4", "G03", 0.444),
+        ("RG99_1_1", "G99", 0.444),
+    ]
+    with pytest.warns(UserWarning, match="lacks 35 of the 36 micrographs of split 'development'"):
+        assert [r.name for r in pack("ss316l_grains", "real", "development").records] == ["RG03_1_4"]
+    with pytest.raises(DataUnavailable, match="lacks 72 of the 72 micrographs of split 'test'"):
+        pack("ss316l_grains", "real", "test")
+    Image.fromarray(np.full((20, 30), 77, np.uint8)).save(folder / "masks" / "RG03_1_4.png")
+    with pytest.raises(ValueError, match=r"RG03_1_4\.png.*77: 600 px"):
+        pack("ss316l_grains", "real")
+    Image.fromarray(np.zeros((20, 31), np.uint8)).save(folder / "masks" / "RG03_1_4.png")
+    with pytest.raises(ValueError, match=r"a mask of \(20, 31\); expected \(20, 30\), the size of its image"):
+        pack("ss316l_grains", "real")
+    (folder / "manifest.csv").write_text("name\nRG03_1_4\n")
+    with pytest.raises(ValueError, match="expected the columns name and specimen"):
+        pack("ss316l_grains", "real")
+
+
+# Converters, on small drawn originals
+
+
+def test_superalloy_colours_become_ids(tmp_path):
+    rgba = np.zeros((2, 3, 4), np.uint8)
+    rgba[..., 3] = 255
+    rgba[0] = [(0, 0, 255, 255), (255, 0, 0, 255), (90, 90, 90, 255)]
+    rgba[1] = [(0, 0, 254, 255), (255, 255, 255, 255), (0, 0, 0, 255)]  # nearly blue, white, black: not annotated
+    tifffile.imwrite(tmp_path / "m.tif", rgba, photometric="rgb", extrasamples=[1])
+    np.testing.assert_array_equal(packs._superalloy_ids(tmp_path / "m.tif")[0], [[1, 2, 0], [0, 0, 0]])
+
+
+def test_both_pixels_at_every_id_change_are_boundary(tmp_path):
+    colours = np.array([(9, 9, 9), (0, 1, 0), (0, 0, 200)], np.uint8)
+    drawn = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [2, 2, 2, 2, 1]])
+    Image.fromarray(colours[drawn]).save(tmp_path / "g.tif", compression="tiff_lzw")
+    boundary, grains = packs._grains_and_boundaries(tmp_path / "g.tif")
+    expected_grains = np.array([3, 2, 1])[drawn]  # in order of the code red, green, blue: (0,0,200), (0,1,0), (9,9,9)
+    np.testing.assert_array_equal(grains, expected_grains)
+    expected = [[0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    np.testing.assert_array_equal(boundary, np.array(expected) * 255)
+    assert boundary.dtype == grains.dtype == np.uint8
+
+
+def test_the_two_annotation_schemes_of_uhcs(tmp_path):
+    np.save(tmp_path / "m.npy", np.array([[0, 1], [2, 3]], np.int8))
+    np.testing.assert_array_equal(packs._array_ids(tmp_path / "m.npy")[0], [[0, 1], [2, 3]])
+    tifffile.imwrite(tmp_path / "r.tif", np.array([[0, 85], [170, 255]], np.uint8))
+    np.testing.assert_array_equal(packs._region_ids(tmp_path / "r.tif")[0], [[0, 1], [2, 3]])
+    tifffile.imwrite(tmp_path / "r.tif", np.array([[0, 86]], np.uint8))
+    with pytest.raises(ValueError, match="86: 1 px"):
+        packs._region_ids(tmp_path / "r.tif")
+
+
+def test_crack_windows_follow_their_rule():
+    mask = np.ones((192, 192), np.uint8)
+    mask[60:75, 60:72] = 2  # 180 crack pixels, all in the inner part of the first window
+    image = np.arange(192 * 192, dtype=np.uint16).reshape(192, 192)
+    tiles = packs._crack_tiles([packs.Record("c", image, mask, "s1", None)])
+    by_name = {tile.name: tile for tile in tiles}
+    assert "crack_c_y0000_x0000" in by_name
+    # The next window down starts at row 64: 11 x 12 = 132 crack pixels, fewer than 150, and not free of cracks either.
+    assert not any("y0064_x0000" in name for name in by_name)
+    np.testing.assert_array_equal(by_name["crack_c_y0000_x0000"].mask, (mask[:128, :128] == 2).astype(np.uint8))
+    mask[:] = 1
+    mask[:, 77:] = 0  # 77 of 128 columns are oxide: 60.2 %
+    (tile,) = packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)])
+    assert (tile.name, tile.group) == ("nocrack_c_y0000_x0000", "s1")
+    mask[:, 76:] = 0
+    assert packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)]) == ()
+
+
+# Against the public originals and the packs made from them earlier
+
+
+@needs_originals
+@pytest.mark.parametrize(
+    ("name", "n_files"),
+    [("nasa_ebc", 2), ("nasa_superalloy", 2), ("sx_superalloy_1070C", 2), ("uhcs", 3), ("pure_iron_serial", 3)],
+)
+def test_originals_convert_to_the_pixels_of_the_packs(name, n_files, served, tmp_path, monkeypatch):
+    table = read_table(packs.REGISTRY)
+    here = [(ORIGINALS / unquote(urlsplit(url).path).lstrip("/")).is_file() for url in table["url"]]
+    table[here].to_csv(tmp_path / "registry.csv", index=False)
+    monkeypatch.setattr(packs, "REGISTRY", tmp_path / "registry.csv")
+    address, _ = served(ORIGINALS)
+    folder = fetch(name, cache=tmp_path / "cache", base_url=address)
+    made = sorted(file.relative_to(folder) for file in folder.rglob("*.png"))
+    assert len(made) == n_files
+    for file in made:
+        ours, theirs = (np.asarray(Image.open(base / file)) for base in (folder, Path(MICRO_DATA) / name))
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert leftovers(tmp_path / "cache") == []
+
+
+@needs_packs
+@pytest.mark.parametrize("name", sorted(set(read_table(packs.REGISTRY)["pack"])))
+def test_registry_names_the_pixels_of_the_packs(name):
+    rows = packs._registry(name)
+    folder = Path(MICRO_DATA) / name
+    names = set(read_table(folder / "manifest.csv")["name"])
+    assert {row["name"] for row in rows} == names
+    assert all(packs._is_whole(folder, row) for row in rows)
+
+
+@needs_packs
+def test_crack_tiles_cut_from_the_coatings_equal_the_pack():
+    stored = pack("ebc_crack_tiles", "real").records
+    cut = packs._crack_tiles(pack("nasa_ebc", "real").records)
+    assert len(stored) == 463
+    assert [tile.name for tile in cut] == [tile.name for tile in stored]
+    assert [tile.group for tile in cut] == [tile.group for tile in stored]
+    for one, other in zip(cut, stored, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.mask, other.mask)
+
+
+@needs_packs
+@pytest.mark.parametrize("masks", ["masks", "masks_region"])
+def test_uhcs_is_read_with_its_scale_in_both_schemes(masks):
+    found = pack("uhcs", "real", masks=masks)
+    assert len(found.records) == 16
+    assert all(0.05 < record.pixel_size_um < 0.4 for record in found.records)
+    assert set(np.unique(np.concatenate([record.mask.ravel() for record in found.records]))) == {0, 1, 2, 3}
+
+
+@needs_packs
+def test_the_iron_sections_are_one_group():
+    assert len({record.group for record in pack("pure_iron_serial", "real", "test").records}) == 1
+
+
+# Committed lists
+
+
+def overlap_groups():
+    table = read_table(packs.REGISTRY.parent / "splits" / "ss316l_grains_overlap_groups.csv")
+    return dict(zip(table["specimen"], table["overlap_group"], strict=True))
+
+
+def test_splits_share_no_overlap_group():
+    of_specimen = overlap_groups()
+    groups = {
+        split: {of_specimen[name.split("_")[0]] for name in split_names("ss316l_grains", split)}
+        for split in ("development", "test")
+    }
+    assert groups["development"] == {"G03", "G09", "G14", "G18", "G24", "G27", "G32"}
+    assert len(groups["test"]) == 14
+    assert groups["development"].isdisjoint(groups["test"])
+    assert groups["development"] | groups["test"] == set(of_specimen.values())
+    assert groups["development"] == set(sorted(set(of_specimen.values()))[::3])
+
+
+def test_splits_name_every_tile_once():
+    names = split_names("ss316l_grains", "development") + split_names("ss316l_grains", "test")
+    assert len(names) == len(set(names)) == 108
+    iron = {row["name"] for row in packs._registry("pure_iron_serial")}
+    assert set(split_names("pure_iron_serial", "test")) == iron
+
+
+@needs_packs
+def test_splits_and_groups_agree_with_the_manifest():
+    manifest = read_table(Path(MICRO_DATA) / "ss316l_grains" / "manifest.csv")
+    names = split_names("ss316l_grains", "development") + split_names("ss316l_grains", "test")
+    assert set(names) == set(manifest["name"])
+    assert dict(zip(manifest["specimen"], manifest["overlap_group"], strict=True)) == overlap_groups()
+
+
+def test_every_split_offered_has_a_list():
+    for name, source in packs._SOURCES.items():
+        for split in source.splits:
+            assert split_names(name, split)
+
+
+def test_registry_is_at_fixed_commits_with_hashes_and_licence():
+    table = read_table(packs.REGISTRY)
+    assert set(table["pack"]) == set(packs._SOURCES) - {"ss316l_grains", "ebc_crack_tiles"}
+    assert not table.duplicated(["pack", "name", "kind"]).any()
+    assert table["url"].str.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/").all()
+    assert table["sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    assert table["pixels_sha256"].str.fullmatch("[0-9a-f]{64}").all()
+    assert (table["bytes"] > 1000).all()
+    assert set(table["licence"]) == {"MIT"}
+
+
+SECTIONS = (
+    "Origin", "Instrument and preparation", "Pixel size", "Classes", "Annotation", "Split", "Licence and citation",
+    "Known defects", "Not to be used for",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(packs._SOURCES))
+def test_every_pack_has_a_whole_card(name):
+    text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
+    parts = {part.split("\n", 1)[0].strip(): part.split("\n", 1)[1].strip() for part in text.split("\n## ")[1:]}
+    assert set(SECTIONS) <= set(parts)
+    assert all(parts.values())
+    assert packs._SOURCES[name].credit in text
+    for class_map in packs._SOURCES[name].class_maps.values():
+        for i, label in enumerate(class_map.classes):
+            assert f"| {i} | {label} |" in parts["Classes"]
+
+
+def test_cards_are_of_packs_only():
+    assert {card.stem for card in CARDS.glob("*.md")} == set(packs._SOURCES)
