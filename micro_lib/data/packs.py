@@ -210,15 +210,23 @@ def fetch(name: str, *, cache: str | Path = "", base_url: str = "") -> Path:
     """
     rows = _registry(name)
     base = Path(cache or pooch.os_cache("micro_lib"))
-    base.mkdir(parents=True, exist_ok=True)
-    with FileLock(base / f".{name}.lock"):
-        missing = [row for row in rows if not _is_whole(base / name, row)]
-        if missing:
-            originals = _download(name, missing, base / "originals", base_url)
-            for row, original in zip(missing, originals, strict=True):
-                _convert(base / name, row, original)
-            _write_manifest(base / name, rows)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        with FileLock(base / f".{name}.lock"):  # two notebooks may want the same pack at once
+            _complete(base, name, rows, base_url)
+    except OSError as error:
+        message = f"The download cache {base} cannot be written ({error}); make room, or mend its rights."
+        raise DataUnavailable(message) from error
     return base / name
+
+
+def _complete(base: Path, name: str, rows: list[dict], base_url: str) -> None:
+    missing = [row for row in rows if not _is_whole(base / name, row)]
+    if missing:
+        originals = _download(name, missing, base / "originals", base_url)
+        for row, original in zip(missing, originals, strict=True):
+            _convert(base / name, row, original)
+        _write_manifest(base / name, rows)
 
 
 def _checked(name: str, data: str, split: str, masks: str) -> _Source:

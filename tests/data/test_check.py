@@ -1,5 +1,8 @@
 """`check` reports every fault of a folder in one go, in words, and none where there is none."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -191,3 +194,11 @@ def test_all_at_once_errors_first_and_every_row_in_the_text(folder):
         assert f"{row.severity}: {row.file}" in text
         assert row.fix in text
     assert not problems.isin([""]).any(axis=None)
+
+
+@pytest.mark.skipif(not os.environ.get("MICRO_DATA"), reason="MICRO_DATA is not set: no real packs here")
+def test_a_real_pack_lacks_only_its_scale():
+    folder = Path(os.environ["MICRO_DATA"]) / "nasa_superalloy"
+    problems = check(folder, IDS)
+    assert problems["severity"].tolist() == ["warning"], describe(problems)
+    assert "no pixel size in 15 of 15 images" in problems["found"][0]

@@ -85,7 +85,7 @@ def served(monkeypatch):
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         server.fault, server.served, server.stop = {}, [], threading.Event()
         server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)
         return f"http://127.0.0.1:{server.server_port}", server
 
@@ -297,6 +297,43 @@ def test_originals_put_there_by_hand_are_used(small):
     shutil.copytree(small / "www", small / "cache" / "originals")
     fetch("nasa_ebc", cache=small / "cache", base_url="http://127.0.0.1:9")
     assert (small / "cache" / "nasa_ebc" / "manifest.csv").is_file()
+
+
+def test_cache_that_cannot_be_written_is_named(small, served):
+    address, _ = served(small / "www")
+    (small / "cache").write_text("a file where the folder should be")
+    with pytest.raises(DataUnavailable, match=r"cache cannot be written .*mend its rights"):
+        fetch("nasa_ebc", cache=small / "cache", base_url=address)
+
+
+def test_full_disk_leaves_nothing_half_written(small, served, monkeypatch):
+    address, _ = served(small / "www")
+
+    def full(path, ids):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(packs, "write_mask", full)
+        with pytest.raises(DataUnavailable, match="No space left on device"):
+            fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    assert leftovers(small / "cache") == []
+    assert not (small / "cache" / "nasa_ebc" / "manifest.csv").exists()
+    fetch("nasa_ebc", cache=small / "cache", base_url="http://127.0.0.1:9")  # the originals are there already
+
+
+def test_download_shows_its_progress_in_bytes(small, served, monkeypatch):
+    address, _ = served(small / "www")
+    shown = []
+
+    class Bar(packs.tqdm):
+        def close(self):
+            shown.append((self.n, self.total, self.unit))
+            super().close()
+
+    monkeypatch.setattr(packs, "tqdm", Bar)
+    fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    total = int(read_table(packs.REGISTRY)["bytes"].sum())
+    assert shown[0] == (total, total, "B")
 
 
 # DATA
