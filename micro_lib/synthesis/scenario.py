@@ -336,15 +336,13 @@ class Scaled(Distribution):
         object.__setattr__(self, "distribution", _distribution(self.distribution))
 
     @property
-    def ordered(self) -> bool:
-        return self.distribution.ordered
-
-    @property
     def needs(self):
         return (self.by, *self.distribution.needs)
 
     def check(self) -> None:
         self.distribution.check()
+        if not self.distribution.ordered:
+            raise ValueError(f"{self.distribution} cannot be scaled: only numbers that are no choice can")
 
     def _scale(self, columns) -> np.ndarray:
         if not np.all(columns[self.by] > 0):
@@ -355,7 +353,10 @@ class Scaled(Distribution):
         return self.distribution.quantile(u, columns) * self._scale(columns)
 
     def rank(self, values, columns):
-        return self.distribution.rank(values / self._scale(columns), columns)
+        ratios = values / self._scale(columns)
+        # Dividing what was multiplied may miss a whole number by a rounding error, which a discrete rank would notice.
+        whole = np.rint(ratios)
+        return self.distribution.rank(np.where(np.isclose(ratios, whole, rtol=1e-12, atol=0), whole, ratios), columns)
 
     def __str__(self) -> str:
         return f"{self.by} x {self.distribution}"
@@ -579,7 +580,7 @@ class Space(Mapping[str, Parameter]):
         draws = dict(
             zip([*sorted(self), "seed"], np.concatenate([*blocks, np.empty((0, len(self) + 1))]).T, strict=True)
         )
-        repeated = table.loc[table.index.repeat(n)].reset_index(drop=True)
+        repeated = table.iloc[np.repeat(np.arange(len(table)), n)].reset_index(drop=True)
         if not keep_seed:
             repeated["seed"] = (draws["seed"] * _SEED_RANGE).astype(np.int64)
         old = {name: repeated[name].to_numpy() for name in self}

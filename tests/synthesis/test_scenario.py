@@ -287,6 +287,7 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, text, message):
         Empirical([1, 1], bandwidth=1, low=1, high=1),
         Scaled("grain_diameter_px", stats.uniform(5, -1)),
         Scaled("nothing", stats.uniform(5, 1)),
+        Scaled("grain_diameter_px", Choice({1: 1, 2: 1})),
         Scaled("appearance", stats.uniform(5, 1)),
         Conditional("nothing", {"etched": Constant(1)}),
         Conditional("appearance", {"etched": Constant(1)}),
@@ -427,6 +428,22 @@ def test_neighbours_repeat_whatever_was_drawn_beside_them(tmp_path):
         SPACE.neighbours(read_table(tmp_path / "rows.csv"), 0.1, 5, 0), near, check_exact=True
     )
     assert (SPACE.neighbours(rows, 0.1, 5, 1).blur_px != near.blur_px).all()
+
+
+def test_rows_of_a_table_put_together_keep_apart():
+    rows = pd.concat([SPACE.sample(2, 0), SPACE.sample(2, 1)])  # the index holds 0 and 1 twice
+    near = SPACE.neighbours(rows, 0, 3, 0, keep_seed=True)
+    assert (near.seed.to_numpy() == np.repeat(rows.seed.to_numpy(), 3)).all()
+    np.testing.assert_allclose(near.blur_px, np.repeat(rows.blur_px.to_numpy(), 3))
+
+
+def test_scaled_whole_numbers_keep_their_rank():
+    multiples = Space(
+        {"step": Parameter(stats.uniform(1, 9), "px"), "x": Parameter(Scaled("step", Integers(1, 5)), "px")}
+    )
+    rows = multiples.sample(500, 0)
+    near = multiples.neighbours(rows, 0, 1, 0)
+    np.testing.assert_allclose(near.x, rows.x, rtol=1e-12)
 
 
 def test_rows_outside_the_space_come_back_to_its_edge():
