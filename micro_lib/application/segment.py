@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image as PillowImage
-from tqdm.auto import tqdm
 
 from micro_lib.analysis import grain_size
 from micro_lib.analysis.metrics import mean_intercept_px
+from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path, write_table
 from micro_lib.data.files import read_micrograph, write_mask
 from micro_lib.data.formats import SUFFIXES
@@ -113,7 +113,7 @@ def segment_folder(
     """
     paths, out = _inputs(Path(folder), Path(out)), Path(out)
     rows, warned, failures = [], {}, {}
-    for path in tqdm(paths, desc="segmenting", unit="image", disable=None):
+    for path in progress(paths, desc="segmenting", unit="image"):
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
-from tqdm.auto import tqdm
 
+from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data import augment
 
@@ -46,9 +46,9 @@ class Rendered(Sequence):
         return Labelled(to_uint8(micrograph.image), micrograph.mask)
 
 
-def pool(micrographs: Sequence[Labelled], *, description: str = "rendering") -> list[Labelled]:
+def pool(micrographs: Sequence[Labelled]) -> list[Labelled]:
     """Return all micrographs of a sequence in memory, with a progress bar: training then never waits for them."""
-    return [micrographs[i] for i in tqdm(range(len(micrographs)), desc=description, disable=None, leave=False)]
+    return [micrographs[i] for i in progress(range(len(micrographs)), desc="rendering", unit="image")]
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
 
 from micro_lib.analysis.metrics import mean_intercept_px, score_boundaries
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
+from micro_lib.core.progress import progress
 from micro_lib.core.runs import out_dir, write_table
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import Pack, pack
@@ -218,7 +218,7 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
     for split in splits:
         source = _pack(split, configuration, profile)
         records = [r for r in source.records if split != "development" or held_group in ("", r.group)]
-        for record in tqdm(records, desc=f"scoring {split}", disable=None, leave=False):
+        for record in progress(records, desc=f"scoring {split}", unit="image"):
             scores = score_boundaries(record.mask, segmenter.segment(record.image))
             names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
             rows.append(names | scores)

@@ -1,7 +1,6 @@
 """Supervised training by a schedule of stages, on fastai's Learner: one-cycle, frozen encoder, resumable, bfloat16."""
 
 import json
-import sys
 import time
 import warnings
 import zipfile
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelFitException
@@ -21,10 +21,11 @@ from fastai.optimizer import OptimWrapper
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from micro_lib.analysis.metrics import confusion, mean_iou
 from micro_lib.core.profiles import Stage
+from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.tiles import EpochSampler, FixedTiles, Labelled, Tiles
@@ -358,7 +359,7 @@ class _Epochs(Callback):
         if self.is_best(row["valid_miou"]):
             run.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
             run.best_row = len(run.history) - 1
-        run.stage, run.epoch, run.optimizer = self.number, self.epoch + 1, self.opt.state_dict()
+        run.stage, run.epoch, run.optimizer = self.number, self.epoch + 1, _plain(self.opt.state_dict())
         run.save(self.model)
         self.bar.set_postfix(loss=f"{row['train_loss']:.3f}", miou=f"{row['valid_miou']:.3f}")
 
@@ -394,11 +395,19 @@ def _train_stage(network, data, recipe: Recipe, number: int, run: _Run, bar: tqd
         raise TrainingDiverged(epochs.diverged)
 
 
+def _plain(state):
+    """Return an optimiser state without the NumPy numbers that fastai's schedules leave in it; they are not loaded."""
+    if isinstance(state, dict):
+        return {name: _plain(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_plain(value) for value in state)
+    return state.item() if isinstance(state, np.generic) else state
+
+
 def _steps(training: Sequence, recipe: Recipe) -> int:
     return len(training) // min(recipe.batch, len(training))
 
 
 def _progress(total: int, run: _Run) -> tqdm:
     done = sum(row["steps"] for row in run.history)
-    quiet = not (sys.stderr.isatty() or "ipykernel" in sys.modules)
-    return tqdm(total=total, initial=done, desc="training", unit="step", disable=quiet, leave=False)
+    return progress(total=total, initial=done, desc="training", unit="step")

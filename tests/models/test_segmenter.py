@@ -206,7 +206,7 @@ def test_a_truncated_file_is_noticed(stored, share):
 def _refused(stored, content):
     path = stored[1].with_name("changed.safetensors")
     path.write_bytes(content)
-    with pytest.raises(SegmenterError, match="changed.safetensors"):
+    with pytest.raises(SegmenterError, match=r"changed\.safetensors"):
         Segmenter.load(path)
 
 
@@ -225,12 +225,12 @@ def test_a_card_of_another_network_is_refused(stored, tmp_path):
     made, _ = stored
     other = Segmenter(made.network, Card("resnet18", "none", GRAIN_BOUNDARY, (1.0, 2.0)))
     other.save(tmp_path / "other.safetensors")
-    with pytest.raises(SegmenterError, match="other.safetensors: Error"):
+    with pytest.raises(SegmenterError, match=r"other\.safetensors: Error"):
         Segmenter.load(tmp_path / "other.safetensors")
 
 
 def test_saving_replaces_whole_files_or_nothing(stored, tmp_path, monkeypatch):
-    made, path = stored
+    made, _ = stored
     target = tmp_path / "model.safetensors"
     target.write_bytes(b"old")
 
