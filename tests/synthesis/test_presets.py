@@ -1,0 +1,119 @@
+"""Ready-made grain scenarios: complete, plain text, within their meaning, and fit to be rendered."""
+
+import numpy as np
+import pytest
+from helpers.grain_rows import OFF, REQUIRED
+
+from micro_lib.synthesis.grains import render
+from micro_lib.synthesis.presets import PARAMETERS, PRESETS, mixture, preset, space_of
+from micro_lib.synthesis.scenario import Constant, Parameter, Space
+
+every_preset = pytest.mark.parametrize("name", PRESETS)
+
+# What section 3.2.1 of Trampert et al. 2021 has: seeds, relaxation, splines, grey, texture, noise, blur.
+OF_THE_PAPER = {
+    "grain_diameter_px", "lloyd_steps", "bend", "grey_mean", "grey_spread", "texture_amplitude", "texture_wavelength",
+    "boundary_width_px", "boundary_grey", "detector_noise", "blur_sigma_px",
+}  # fmt: skip
+SHARES = [name for name, (unit, _, doc) in PARAMETERS.items() if doc.startswith("share of")]
+POSITIVE = [
+    "height_px",
+    "width_px",
+    "pixel_size_um",
+    "grain_diameter_px",
+    "elongation",
+    "fine_ratio",
+    "contrast",
+    "gamma",
+]
+
+
+@every_preset
+def test_presets_give_every_parameter_with_its_unit(name):
+    space = preset(name)
+    assert list(space) == list(PARAMETERS)
+    assert all(space[p].unit == unit and space[p].doc == doc for p, (unit, _, doc) in PARAMETERS.items())
+
+
+@every_preset
+def test_presets_are_plain_text(name, tmp_path):
+    preset(name).save(tmp_path / "space.json")
+    again = Space.load(tmp_path / "space.json")
+    assert again == preset(name)
+    assert again.sample(20, 3).equals(preset(name).sample(20, 3))
+
+
+@every_preset
+def test_values_are_within_what_they_mean(name):
+    table = preset(name).sample(256, 1, "sobol")
+    assert table[SHARES].min().min() >= 0 and table[SHARES].max().max() <= 1
+    assert (table[POSITIVE] > 0).all().all()
+    assert (table["elongation"] >= 1).all() and (table["fine_ratio"] >= 1).all()
+    amounts = table.drop(columns=["look", "seed", "brightness", "inverted", "bit_depth"]).astype(float)
+    assert np.isfinite(amounts).all().all() and (amounts >= 0).all().all()
+
+
+@every_preset
+def test_every_row_can_be_rendered(name):
+    table = preset(name).sample(12, 8, "sobol").assign(height_px=64, width_px=96)
+    for row in table.to_dict("records"):
+        made = render(row)
+        assert made.image.shape == (64, 96) and made.image.std() > 1
+        assert set(np.unique(made.mask)) <= {0, 1}
+
+
+@every_preset
+def test_a_whole_micrograph_has_grains_and_boundaries_and_little_clipping(name):
+    for row in preset(name).sample(4, 2).to_dict("records"):
+        made = render(row)
+        full = np.iinfo(made.image.dtype).max
+        assert made.labels.max() >= 5 and 0.01 < made.mask.mean() < 0.6
+        assert np.isin(made.image, [0, full]).mean() < 0.5
+
+
+def test_trampert_is_the_paper_and_nothing_more():
+    space = preset("trampert")
+    beyond = [name for name in PARAMETERS if name not in OF_THE_PAPER]
+    assert all(space[name].distribution == Constant(OFF[name]) for name in beyond)
+    table = space.sample(4096, 0, "sobol")
+    assert (table["height_px"] == 512).all() and (table["width_px"] == 512).all()
+    wavelengths = table["texture_wavelength"]
+    np.testing.assert_allclose([wavelengths.min(), wavelengths.max()], [1 / 5, 2 / 3], atol=1e-3)
+
+
+def test_broad_mixes_looks_that_differ():
+    table = preset("broad").sample(400, 4)
+    assert table["look"].nunique() >= 3
+    assert table.groupby("look")["boundary_grey"].mean().std() > 0.03
+
+
+def test_an_unknown_preset_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=r"'steel'.*trampert, steel_316l, iron, broad"):
+        preset("steel")
+
+
+def test_unknown_and_missing_parameters_are_named():
+    with pytest.raises(ValueError, match=r"'grain_size'.*'grain_diameter_px'"):
+        space_of({"grain_size": 4.0, "boundary_width_px": 3.0, "boundary_grey": 0.2})
+
+
+def test_a_space_of_its_own_has_everything_else_off():
+    row = space_of(REQUIRED).sample(1, 0).iloc[0].to_dict()
+    assert {name: row[name] for name in PARAMETERS} == {**OFF, **REQUIRED}
+
+
+def test_a_mixture_takes_off_values_where_a_look_says_nothing():
+    looks = {"plain": REQUIRED, "noisy": REQUIRED | {"detector_noise": 0.1}}
+    table = space_of(mixture(looks, {"plain": 1, "noisy": 3}, width_px=96)).sample(400, 0)
+    assert set(table[table["look"] == "plain"]["detector_noise"]) == {0.0}
+    assert set(table[table["look"] == "noisy"]["detector_noise"]) == {0.1}
+    assert (table["width_px"] == 96).all() and (table["height_px"] == 512).all()
+    assert abs((table["look"] == "noisy").mean() - 0.75) < 0.08
+
+
+def test_bad_ranges_name_the_parameter():
+    space = preset("trampert")
+    with pytest.raises(ValueError, match="blur_sigma_px"):
+        space.replace(blur_sigma_px=Parameter(Constant(float("nan")), "px"))
+    with pytest.raises(ValueError, match="blur"):
+        space.replace(blurr=Constant(1.0))
