@@ -1,0 +1,209 @@
+"""The folder command: masks of the right size for every image that can be read, words for every one that cannot."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from micro_lib.__main__ import main as micro_lib
+from micro_lib.application import segment
+from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.core.runs import read_table
+from micro_lib.data.files import write_micrograph
+from micro_lib.models import unet
+from micro_lib.models.segmenter import Card, Segmenter
+
+SPACING = 24  # of the lattice below, px
+
+
+class Dark(nn.Module):
+    """Boundary is what is clearly darker than the mean."""
+
+    def forward(self, x):
+        return 8 * torch.cat([x + 0.6, -x - 0.6], 1)
+
+
+def segmenter(low=15.0, high=60.0, network=None):
+    return Segmenter(network or Dark(), Card("lite0", "none", GRAIN_BOUNDARY, (low, high)))
+
+
+def lattice(height=200, width=240, spacing=SPACING, line=3):
+    y, x = np.mgrid[:height, :width]
+    dark = (y % spacing < line) | (x % spacing < line)
+    noise = np.random.default_rng(0).normal(0, 5, dark.shape)
+    return (180 - 120 * dark + noise).astype(np.uint8), dark.astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    image, _ = lattice()
+    write_micrograph(folder / "a.png", image)
+    write_micrograph(folder / "b.tif", image.astype(np.uint16) * 257, pixel_size_um=0.5)
+    write_micrograph(folder / "c.tif", lattice(90, 150)[0].astype(np.float32))
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.png").write_bytes(b"")
+    return folder
+
+
+def mask_of(out, name):
+    from PIL import Image
+
+    return np.asarray(Image.open(out / "masks" / f"{name}.png"))
+
+
+def test_every_image_gets_a_mask_of_its_size(folder, tmp_path):
+    report = segment.segment_folder(segmenter(), folder, tmp_path / "out")
+    assert not report.failures and not report.warnings
+    assert report.measurements["name"].tolist() == ["a.png", "b.tif", "c.tif"]
+    for name, shape in (("a", (200, 240)), ("b", (200, 240)), ("c", (90, 150))):
+        mask = mask_of(tmp_path / "out", name)
+        assert mask.shape == shape and mask.dtype == np.uint8
+        assert (mask == lattice(*shape)[1]).mean() > 0.99
+        assert (tmp_path / "out" / "overlays" / f"{name}.png").is_file()
+    stored = read_table(tmp_path / "out" / "measurements.csv")
+    assert stored["grain_px"].tolist() == report.measurements["grain_px"].tolist()
+    assert (tmp_path / "out").resolve() not in folder.parents and sorted(p.name for p in folder.iterdir())[1] == "a.png"
+
+
+def test_sizes_are_those_of_the_lattice(folder, tmp_path):
+    table = segment.segment_folder(segmenter(), folder, tmp_path / "out").measurements.set_index("name")
+    for name in ("a.png", "b.tif"):
+        assert table.loc[name, "intercept_size_px"] == pytest.approx(SPACING, rel=0.1)
+        assert table.loc[name, "intercept_low_px"] <= table.loc[name, "intercept_size_px"]
+        assert table.loc[name, "intercept_size_px"] <= table.loc[name, "intercept_high_px"]
+        assert table.loc[name, "planimetric_size_px"] == pytest.approx(SPACING, rel=0.1)
+    assert table.loc["b.tif", "pixel_size_um"] == 0.5 and np.isnan(table.loc["a.png", "pixel_size_um"])
+    assert table.loc["b.tif", "intercept_size_um"] == pytest.approx(0.5 * table.loc["b.tif", "intercept_size_px"])
+    assert np.isnan(table.loc["a.png", "intercept_size_um"]) and table["boundary_fraction"].between(0.1, 0.35).all()
+
+
+def test_a_given_pixel_size_is_used(folder, tmp_path):
+    (folder / "b.tif").unlink()
+    table = segment.segment_folder(segmenter(), folder, tmp_path / "out", pixel_size_um=2.0).measurements
+    np.testing.assert_allclose(table["intercept_size_um"], 2 * table["intercept_size_px"])
+
+
+def test_a_broken_image_does_not_stop_the_others(folder, tmp_path):
+    (folder / "b.tif").write_bytes((folder / "b.tif").read_bytes()[:500])
+    (folder / "d.png").write_bytes(b"")
+    report = segment.segment_folder(segmenter(), folder, tmp_path / "out")
+    assert report.measurements["name"].tolist() == ["a.png", "c.tif"]
+    assert set(report.failures) == {"b.tif", "d.png"} and "d.png" in report.failures["d.png"]
+    assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "c.png"]
+
+
+def test_an_empty_mask_is_a_warning_and_no_size(tmp_path):
+    (tmp_path / "images").mkdir()
+    write_micrograph(tmp_path / "images" / "flat.png", np.full((80, 80), 90, np.uint8))
+    report = segment.segment_folder(segmenter(), tmp_path / "images", tmp_path / "out")
+    assert "no grain boundary was found" in report.warnings["flat.png"] and not report.failures
+    assert mask_of(tmp_path / "out", "flat").shape == (80, 80) and not mask_of(tmp_path / "out", "flat").any()
+
+
+@pytest.mark.parametrize(
+    ("grain_px", "trained", "scale"),
+    [(50, (40, 100), 1.0), (20, (40, 100), 2.0), (200, (40, 100), 0.5), (1, (40, 100), 4.0), (1e4, (40, 100), 0.25)],
+)
+def test_scale_brings_grains_into_the_trained_range(grain_px, trained, scale):
+    assert segment.scale_for(grain_px, trained) == pytest.approx(scale)
+
+
+class Seen(Dark):
+    def __init__(self):
+        super().__init__()
+        self.heights = []
+
+    def forward(self, x):
+        self.heights.append(x.shape[-2])
+        return super().forward(x)
+
+
+def test_grains_outside_the_trained_range_are_rescaled_with_a_warning():
+    image, mask = lattice()
+    network = Seen()
+    result = segment.segment_micrograph(segmenter(50, 100, network), image)
+    assert result.scale == pytest.approx(50 / SPACING, rel=0.15) and network.heights[1] > network.heights[0]
+    assert result.mask.shape == image.shape and (result.mask == mask).mean() > 0.9
+    assert "outside the 50 to 100 px the model was trained for" in result.warning
+    assert "still outside" not in result.warning
+
+
+def test_a_known_grain_size_needs_no_first_pass():
+    image, _ = lattice()
+    network = Seen()
+    result = segment.segment_micrograph(segmenter(network=network), image, grain_px=30.0)
+    assert len(network.heights) == 1 and result.scale == 1.0 and not result.warning
+    assert segment.segment_micrograph(segmenter(), image, grain_px=120.0).scale == pytest.approx(0.5)
+
+
+def test_what_rescaling_cannot_mend_is_said():
+    image, _ = lattice(spacing=8, line=2)
+    result = segment.segment_micrograph(segmenter(200, 300), image)
+    assert result.scale == segment.LARGEST_SCALE and "still outside" in result.warning
+
+
+def test_refusals_name_the_fix(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        segment.segment_folder(segmenter(), tmp_path / "none", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(segment.SegmentError, match="holds no image"):
+        segment.segment_folder(segmenter(), tmp_path / "empty", tmp_path / "out")
+    write_micrograph(folder / "a.tif", lattice()[0])
+    with pytest.raises(segment.SegmentError, match=r"a\.png, a\.tif would share a mask"):
+        segment.segment_folder(segmenter(), folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("part", ["masks", "overlays"])
+def test_inputs_are_never_overwritten(part, tmp_path):
+    (tmp_path / part).mkdir()
+    image, _ = lattice()
+    write_micrograph(tmp_path / part / "a.png", image)
+    before = (tmp_path / part / "a.png").read_bytes()
+    with pytest.raises(segment.SegmentError, match="would overwrite the micrographs"):
+        segment.segment_folder(segmenter(), tmp_path / part, tmp_path)
+    assert (tmp_path / part / "a.png").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("model") / "grains.safetensors"
+    Segmenter(unet.build("lite0", weights="random"), Card("lite0", "none", GRAIN_BOUNDARY, (1.0, 500.0))).save(path)
+    return path
+
+
+def test_the_command(model, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert micro_lib(["segment", str(model), str(folder), str(out), "--pixel-size-um", "0.5"]) == 0
+    assert "3 of 3 images segmented" in capsys.readouterr().out
+    assert mask_of(out, "b").shape == (200, 240) and len(read_table(out / "measurements.csv")) == 3
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    assert micro_lib(["segment", str(model), str(folder), str(out)]) == 1
+    captured = capsys.readouterr()
+    assert "failed: broken.png" in captured.err and "3 of 4 images segmented" in captured.out
+
+
+@pytest.mark.parametrize("case", ["no model", "no folder", "damaged model", "bad pixel size"])
+def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, capsys):
+    arguments = [str(model), str(folder), str(tmp_path / "out")]
+    if case == "no model":
+        arguments[0] = str(tmp_path / "none.safetensors")
+    elif case == "no folder":
+        arguments[1] = str(tmp_path / "none")
+    elif case == "damaged model":
+        (tmp_path / "bad.safetensors").write_bytes(model.read_bytes()[:-1])
+        arguments[0] = str(tmp_path / "bad.safetensors")
+    try:
+        code = segment.main([*arguments, *(["--pixel-size-um", "-1"] if case == "bad pixel size" else [])])
+    except SystemExit as stop:  # argparse
+        code = stop.code
+    assert code == 2
+    words = {
+        "no model": "no model file",
+        "no folder": "no folder",
+        "damaged model": "damaged",
+        "bad pixel size": "positive",
+    }
+    assert words[case] in capsys.readouterr().err
