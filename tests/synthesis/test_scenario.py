@@ -174,6 +174,16 @@ def test_a_parameter_never_depends_on_the_others_in_the_space():
     pd.testing.assert_frame_equal(replaced, table.drop(columns="twins"))
 
 
+@pytest.mark.parametrize("method", ["random", "sobol"])
+def test_the_order_of_the_parameters_only_orders_the_columns(method):
+    backwards = Space(dict(reversed(SPACE.items())))
+    table, other = SPACE.sample(20, 4, method), backwards.sample(20, 4, method)
+    assert list(other) == [*reversed(SPACE), "seed"]
+    pd.testing.assert_frame_equal(other[list(table)], table)
+    near = backwards.neighbours(other, 0.2, 2, 0)
+    pd.testing.assert_frame_equal(near[list(table)], SPACE.neighbours(table, 0.2, 2, 0))
+
+
 def test_sobol_is_balanced_and_more_even_than_random():
     unit = Space({f"x{i}": Parameter(stats.uniform(), "1") for i in range(6)})
     points = unit.sample(256, 9, "sobol").drop(columns="seed")
