@@ -20,9 +20,13 @@ def loop(wavelength_px, octaves):
 @pytest.mark.parametrize(("octaves", "times"), [(1, 100), (4, 30)])
 def test_perlin_beats_the_loop(benchmark, wavelength_px, octaves, times):
     field = perlin((SIZE, SIZE), wavelength_px, octaves=octaves)  # compiles
-    naive = min(timeit.repeat(lambda: loop(wavelength_px, octaves), number=1, repeat=3))
     np.testing.assert_allclose(field.ravel(), loop(wavelength_px, octaves), atol=1e-5)
+    if benchmark.disabled:
+        pytest.skip("equal to the loop; speed is measured by `make bench`")
+    naive_s = min(timeit.repeat(lambda: loop(wavelength_px, octaves), number=1, repeat=5))
     benchmark(perlin, (SIZE, SIZE), wavelength_px, octaves=octaves)
-    ratio = naive / benchmark.stats.stats.min
-    benchmark.extra_info.update(naive_ms=1e3 * naive, times_faster=ratio)
+    ours_s = benchmark.stats.stats.min
+    ratio = naive_s / ours_s
+    benchmark.extra_info.update(naive_ms=1e3 * naive_s, ours_ms=1e3 * ours_s, times_faster=ratio)
+    print(f"{octaves} octaves, {wavelength_px} px: {1e3 * ours_s:.2f} ms, {ratio:.0f} times faster than the loop")
     assert ratio >= times, f"{ratio:.0f} times faster than the loop; {times} wanted"

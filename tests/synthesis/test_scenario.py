@@ -176,9 +176,9 @@ def test_a_parameter_never_depends_on_the_others_in_the_space():
 
 @pytest.mark.parametrize("method", ["random", "sobol"])
 def test_the_order_of_the_parameters_only_orders_the_columns(method):
-    backwards = Space(dict(reversed(SPACE.items())))
+    backwards = Space({name: SPACE[name] for name in list(SPACE)[::-1]})
     table, other = SPACE.sample(20, 4, method), backwards.sample(20, 4, method)
-    assert list(other) == [*reversed(SPACE), "seed"]
+    assert list(other) == [*list(SPACE)[::-1], "seed"]
     pd.testing.assert_frame_equal(other[list(table)], table)
     near = backwards.neighbours(other, 0.2, 2, 0)
     pd.testing.assert_frame_equal(near[list(table)], SPACE.neighbours(table, 0.2, 2, 0))
