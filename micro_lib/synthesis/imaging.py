@@ -1,0 +1,82 @@
+"""The simulated measurement: from surface brightness to the digital image a microscope would have given.
+
+Works on any scenario, changes no mask. The order follows the light or the electrons: illumination, optics, detector,
+digitisation.
+"""
+
+import math
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+
+from micro_lib.synthesis.smooth import smooth_field
+
+FULL_SCALE = {8: 255, 16: 65535}
+
+
+def measure(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Image of a surface.
+
+    Parameters
+    ----------
+    surface : (H, W) float32, 0 black to 1 white, may overshoot
+    p : row with the imaging parameters of `IMAGING` units
+    rng : generator of this row's imaging stream
+
+    Returns
+    -------
+    (H, W) uint8 (`bit_depth` 8) or uint16 (16)
+    """
+    light = illuminate(surface, p, rng)
+    light = focus(light, p, rng)
+    signal = detect(light, p, rng)
+    return digitise(signal, p)
+
+
+def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Surface under uneven light: a linear gradient, vignetting (darker corners), charging (bright clouds)."""
+    h, w = surface.shape
+    y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
+    angle = rng.uniform(0, 2 * np.pi)
+    field = 1 + p["gradient"] * 0.5 * (math.cos(angle) * x + math.sin(angle) * y) - p["vignetting"] * 0.5 * (x**2 + y**2)
+    light = surface * field
+    if p["charging"]:
+        light = light + p["charging"] * np.maximum(smooth_field((h, w), 0.35 * min(h, w), rng) - 0.5, 0)
+    return light
+
+
+def focus(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Light blurred by a Gaussian of `blur_sigma_px`, `defocus` times wider on one side of the field than on the other."""
+    if p["blur_sigma_px"] <= 0:
+        return light
+    sharp = cv2.GaussianBlur(light, (0, 0), p["blur_sigma_px"])
+    if p["defocus"] <= 0:
+        return sharp
+    soft = cv2.GaussianBlur(light, (0, 0), p["blur_sigma_px"] * (1 + p["defocus"]))
+    share = np.clip(0.5 + 0.6 * smooth_field(light.shape, 0.6 * min(light.shape), rng), 0, 1)
+    return sharp + share * (soft - sharp)
+
+
+def detect(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Signal after shot noise (grows with the square root of the light), detector noise and scan-line offsets."""
+    signal = light
+    if p["shot_noise"] or p["detector_noise"]:
+        sigma = np.float32(p["detector_noise"])
+        if p["shot_noise"]:
+            sigma = np.sqrt(np.float32(p["shot_noise"] ** 2) * np.maximum(light, 0) + sigma**2)
+        signal = signal + sigma * rng.standard_normal(light.shape, np.float32)
+    if p["scan_lines"]:
+        signal = signal + p["scan_lines"] * rng.standard_normal((light.shape[0], 1), np.float32)
+    return signal
+
+
+def digitise(signal: np.ndarray, p: Mapping) -> np.ndarray:
+    """Grey levels after contrast, brightness, gamma and, for the light-optical look, inversion; clipped to the bit depth."""
+    level = signal * np.float32(p["contrast"]) + np.float32(0.5 - 0.5 * p["contrast"] + p["brightness"])
+    np.clip(level, 0, 1, out=level)
+    if p["gamma"] != 1:
+        level = level ** p["gamma"]
+    full = FULL_SCALE[int(p["bit_depth"])]
+    levels = (level * full + 0.5).astype(np.uint8 if full == 255 else np.uint16)
+    return full - levels if p["inverted"] else levels
