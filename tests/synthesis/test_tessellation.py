@@ -290,6 +290,20 @@ def test_there_are_grains_up_to_the_edges(steps):
     np.testing.assert_allclose(np.mean(rims), np.mean(middles), rtol=0.15)
 
 
+def test_line_pixels_go_to_the_nearest_grain():
+    geometry = grains(shape=(90, 140), bend=0.15)
+    lines = draw(geometry.curves, (90, 140))
+    labels = tessellation.grains_between(lines)
+    regions, _ = label(lines == 0)
+    kept = np.isin(regions, np.flatnonzero(np.bincount(regions.ravel()) >= SMALLEST_GRAIN_PX)) & (lines == 0)
+    inside, free = np.argwhere(kept), np.argwhere(~kept)
+    tree = cKDTree(inside)
+    own = np.array([tree.query(point)[0] for point in free])
+    given = [cKDTree(np.argwhere(kept & (labels == i))) for i in range(labels.max() + 1) if i]
+    distance = np.array([given[labels[r, c] - 1].query((r, c))[0] for r, c in free])
+    assert (distance <= own + 0.5).all()  # OpenCV's distances are within a few per cent
+
+
 def test_slivers_join_their_neighbours():
     lines = np.zeros((40, 40), np.uint8)
     lines[:, 20] = lines[10, 20:24] = lines[13, 20:24] = 255
