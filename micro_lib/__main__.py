@@ -28,7 +28,7 @@ def _reproduce(options) -> int:
     try:
         parameters = dict(_assignment(text) for text in options.parameters)
         return runner.reproduce(profile=options.profile, only=options.only, parameters=parameters)
-    except runner.RunnerError as error:
+    except (ValueError, runner.RunnerError) as error:
         return _refuse(error)
 
 
@@ -55,10 +55,10 @@ def _claims(_) -> int:
 def _sweep(options) -> int:
     from micro_lib.application import sweep
 
-    if options.name not in sweep.SWEEPS:
-        return _refuse(f"no sweep {options.name!r}; there are {', '.join(sorted(sweep.SWEEPS))}")
     try:
-        return sweep.run_named(options.name, profile=options.profile, workers=options.workers)
+        changes = dict(_assignment(text) for text in options.parameters)
+        chosen = {"profile": options.profile, "only": options.only, "changes": changes, "workers": options.workers}
+        return sweep.run_named(options.name, **chosen)
     except ValueError as error:
         return _refuse(error)
 
@@ -74,9 +74,7 @@ def _refuse(reason) -> int:
 def _assignment(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not (equals and name.isidentifier()):
-        from micro_lib.application.runner import RunnerError
-
-        raise RunnerError(f"a parameter is given as NAME=VALUE; found {text!r}")
+        raise ValueError(f"a parameter is given as NAME=VALUE; found {text!r}")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -88,17 +86,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     reproduce = commands.add_parser("reproduce", help="run the notebooks, end with the claims table")
     reproduce.add_argument("--only", nargs="*", default=[], metavar="NOTEBOOK", help="numbers or names, e.g. 03 05")
-    reproduce.add_argument(
-        "-p", "--parameters", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help="notebook parameters"
-    )
     publish = commands.add_parser("publish", help="copy figures and tables from build/ to figures/")
-    for command in (reproduce, publish):
+    sweep = commands.add_parser("sweep", help="run an experiment for many seeds; goes on where it was stopped")
+    sweep.add_argument("name", help="name of the sweep, e.g. grains")
+    sweep.add_argument("--only", nargs="*", default=[], metavar="CONFIGURATION", help="names, e.g. broad 'real labels'")
+    sweep.add_argument("--workers", type=_workers, default=2, help="processes of one thread each (default 2)")
+    for command, what in ((reproduce, "parameters of the notebooks"), (sweep, "set in every configuration")):
+        command.add_argument(
+            "-p", "--parameters", nargs="*", action="extend", default=[], metavar="NAME=VALUE", help=what
+        )
+    for command in (reproduce, publish, sweep):
         command.add_argument("--profile", default="", help="smoke, quick (default), study or paper")
     commands.add_parser("claims", help="print the published claims table")
-    sweep = commands.add_parser("sweep", help="run an experiment for many seeds; goes on where it was stopped")
-    sweep.add_argument("name", help="name of the sweep")
-    sweep.add_argument("--profile", default="", help="as for reproduce")
-    sweep.add_argument("--workers", type=_workers, default=2, help="processes of one thread each (default 2)")
     commands.add_parser("segment", help="segment a folder of micrographs: segment MODEL FOLDER OUT [--pixel-size-um X]")
     return parser
 

@@ -25,8 +25,8 @@ from micro_lib.core.runs import (
     write_table,
 )
 
-# Name of a sweep -> module of the experiment: a function run(configuration, seed, profile) that returns a flat row,
-# and CONFIGURATIONS, a list of dictionaries.
+# Name of a sweep -> module of the experiment: run(configuration, seed, profile, out), which returns a flat row, and
+# CONFIGURATIONS, name -> configuration.
 SWEEPS = {"grains": "micro_lib.training.grains"}
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.
@@ -35,7 +35,9 @@ _NO_LIMIT_MIN = 60 * 24 * 30
 _POLL_S = 0.2
 
 
-def run_named(name: str, *, profile: str = "", workers: int = 2) -> int:
+def run_named(
+    name: str, *, profile: str = "", only: Sequence[str] = (), changes: Mapping | None = None, workers: int = 2
+) -> int:
     """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``.
 
     Parameters
@@ -44,6 +46,10 @@ def run_named(name: str, *, profile: str = "", workers: int = 2) -> int:
         A key of `SWEEPS`; also the experiment whose seeds are taken from the profiles.
     profile : str
         As for `micro_lib.core.profiles.resolve`.
+    only : sequence of str
+        Names of configurations; none means all.
+    changes : mapping
+        Keys that are set in every configuration.
     workers : int
         Number of processes.
 
@@ -51,9 +57,19 @@ def run_named(name: str, *, profile: str = "", workers: int = 2) -> int:
     -------
     int
         Exit code: 0 if every run is done, 1 if some failed.
+
+    Raises
+    ------
+    ValueError
+        If the sweep, the profile or a configuration is unknown.
     """
+    if name not in SWEEPS:
+        raise ValueError(f"no sweep {name!r}; there are {', '.join(sorted(SWEEPS))}")
     profile, module = resolve(profile), SWEEPS[name]
-    configurations = importlib.import_module(module).CONFIGURATIONS
+    known = importlib.import_module(module).CONFIGURATIONS
+    if unknown := [wanted for wanted in only if wanted not in known]:
+        raise ValueError(f"no configuration {', '.join(unknown)}; there are {', '.join(known)}")
+    configurations = [{**known[wanted], **(changes or {})} for wanted in only or known]
     seeds = settings(name, profile)["seeds"]
     folder = build_dir() / "sweeps" / name
     tables = repository_root() / "figures" / "tables" if profile != "smoke" else folder
@@ -87,8 +103,8 @@ def run_sweep(
     Parameters
     ----------
     experiment : str
-        ``"module:function"``, called as ``function(configuration, seed, profile)``; returns a flat mapping of numbers
-        and texts.
+        ``"module:function"``, called as ``function(configuration, seed, profile, out)`` with a folder of the run's own,
+        where it may keep checkpoints to go on from; returns a flat mapping of numbers and texts.
     configurations : sequence of mapping
         Plain values only, they are stored as JSON.
     seeds : sequence of int
@@ -96,7 +112,8 @@ def run_sweep(
     profile : str
         As for `micro_lib.core.profiles.resolve`.
     folder : str or pathlib.Path
-        Holds ``manifest.csv``, one row a run, and ``runs/<key>/`` with ``done.json`` or ``failed.json`` and the logs.
+        Holds ``manifest_<profile>.csv``, one row a run, the logs, and ``runs/<key>/`` with ``done.json`` or
+        ``failed.json``.
     table : str or pathlib.Path
         CSV table the rows are merged into; a row of the same `KEYS` is replaced.
     workers : int
@@ -173,9 +190,8 @@ def run(record: Mapping, folder: str | Path) -> None:
             return
         started = time.time()
         try:
-            row = _flat(
-                _function(record["experiment"])(json.loads(record["configuration"]), record["seed"], record["profile"])
-            )
+            function, configuration = _function(record["experiment"]), json.loads(record["configuration"])
+            row = _flat(function(configuration, record["seed"], record["profile"], place))
         except Exception as error:
             text = traceback.format_exc()
             write_json(place / "failed.json", {"error": f"{type(error).__name__}: {error}", "traceback": text})

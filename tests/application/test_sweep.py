@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Thread
 
 import pandas as pd
 import psutil
@@ -18,10 +19,11 @@ from pathlib import Path
 
 THREADS_AT_IMPORT = os.environ.get("OMP_NUM_THREADS")
 
-def run(configuration, seed, profile):
+def run(configuration, seed, profile, out):
     here = Path(__file__).parent
     with (here / "calls.txt").open("a") as calls:
         calls.write(f"{configuration['a']} {seed}\\n")
+    (out / "checkpoint").touch()
     if configuration.get("slow") and not (here / "go").exists():
         (here / f"pid{seed}").write_text(str(os.getpid()))
         time.sleep(60)
@@ -29,7 +31,7 @@ def run(configuration, seed, profile):
         raise RuntimeError("no luck")
     return {"value": configuration["a"] * 10 + seed, "profile_seen": profile, "threads": int(THREADS_AT_IMPORT)}
 
-def nested(configuration, seed, profile):
+def nested(configuration, seed, profile, out):
     return {"value": [1, 2]}
 """
 
@@ -83,6 +85,7 @@ def test_every_configuration_runs_once_with_every_seed_on_one_thread(place):
     again = run(place, [{"a": 1}, {"a": 2}])
     assert len(again) == 4 and calls(place) == ["1 1", "1 2", "2 1", "2 2"], "finished runs are not repeated"
     assert len(read_table(place / "table.csv")) == 4
+    assert len(list((place / "sweep" / "runs").glob("*/checkpoint"))) == 4, "each run has a folder of its own"
 
 
 def test_failed_runs_are_listed_counted_out_and_tried_again(place, capsys):
@@ -100,11 +103,16 @@ def test_failed_runs_are_listed_counted_out_and_tried_again(place, capsys):
 def test_a_killed_worker_is_a_failed_run_and_the_rest_goes_on(place, capsys):
     configurations = [{"a": 1, "slow": 1}, {"a": 2}]
     pid = place / "pid1"
-    killer = f"import os, time\nwhile not os.path.exists({str(pid)!r}): time.sleep(.05)\n"
-    killer += f"time.sleep(.2); os.kill(int(open({str(pid)!r}).read()), 9)"
-    with subprocess.Popen([sys.executable, "-c", killer]) as process:
-        rows = run(place, configurations, seeds=[1])
-        process.wait()
+
+    def kill():
+        wait_for(pid)
+        time.sleep(0.2)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+
+    killer = Thread(target=kill)
+    killer.start()
+    rows = run(place, configurations, seeds=[1])
+    killer.join()
     assert rows["value"].tolist() == [21]
     assert "the worker was killed or died" in capsys.readouterr().out
     (place / "go").touch()
@@ -120,7 +128,7 @@ def test_a_killed_worker_is_a_failed_run_and_the_rest_goes_on(place, capsys):
 def test_a_killed_sweep_goes_on_where_it_was(place):
     code = (
         "import sys; sys.path.insert(0, 'tests'); from micro_lib.application.sweep import run_sweep\n"
-        "run_sweep('experiment_of_a_test:run', [{'a': 1}, {'a': 2, 'slow': 1}], [1, 2], profile='smoke',\n"
+        "run_sweep('experiment_of_a_test:run', [{'a': 1}, {'a': 2, 'slow': 1}], [1], profile='smoke',\n"
         f"          folder={str(place / 'sweep')!r}, table={str(place / 'table.csv')!r})"
     )
     main = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
@@ -130,10 +138,10 @@ def test_a_killed_sweep_goes_on_where_it_was(place):
         process.send_signal(signal.SIGKILL)
     main.wait()
     (place / "go").touch()
-    rows = run(place, [{"a": 1}, {"a": 2, "slow": 1}])
-    assert sorted(rows["value"]) == [11, 12, 21, 22]
+    rows = run(place, [{"a": 1}, {"a": 2, "slow": 1}], seeds=[1])
+    assert sorted(rows["value"]) == [11, 21]
     table = read_table(place / "table.csv")
-    assert len(table) == 4 and not table.duplicated(list(sweep.KEYS)).any()
+    assert len(table) == 2 and not table.duplicated(list(sweep.KEYS)).any()
 
 
 def test_a_run_that_another_process_is_doing_is_waited_for(place, monkeypatch):
@@ -171,3 +179,24 @@ def test_keys_depend_on_everything_that_names_a_run(tmp_path):
 
     keys = {key(), key("m:g"), key(configuration={"a": 2}), key(seed=2), key(profile="quick")}
     assert len(keys) == 5 and key() in keys
+
+
+def test_named_sweeps_take_configurations_and_seeds_from_the_experiment(tmp_path, monkeypatch):
+    from micro_lib.training.grains import CONFIGURATIONS
+
+    seen = {}
+
+    def fake(experiment, configurations, seeds, **options):
+        seen.update(options, experiment=experiment, configurations=configurations, seeds=seeds)
+        return pd.DataFrame({"a": range(len(configurations) * len(seeds))})
+
+    monkeypatch.setattr(sweep, "run_sweep", fake)
+    assert sweep.run_named("grains", profile="study") == 0
+    assert seen["experiment"] == "micro_lib.training.grains:run"
+    assert seen["configurations"] == list(CONFIGURATIONS.values()) and len(seen["seeds"]) >= 5
+    assert seen["table"].parts[-3:] == ("figures", "tables", "grains_runs.csv")
+    assert sweep.run_named("grains", profile="smoke", only=["iron"], changes={"data": "generated"}) == 0
+    assert seen["configurations"] == [{"preset": "iron", "data": "generated"}]
+    assert str(seen["table"]).startswith(str(tmp_path)), "smoke rows stay out of the stored tables"
+    with pytest.raises(ValueError, match="no configuration irn; there are broad"):
+        sweep.run_named("grains", only=["irn"])
