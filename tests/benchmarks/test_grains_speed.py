@@ -10,9 +10,10 @@ from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import Voronoi, cKDTree
 
+from micro_lib.application.explorer import Explorer
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis.grains import render
-from micro_lib.synthesis.presets import preset
+from micro_lib.synthesis.presets import PRESETS, preset
 from micro_lib.synthesis.scenario import Constant
 
 SIZE = 512
@@ -116,3 +117,16 @@ def test_rendering_beats_the_naive_recipe(benchmark, one_thread):
 def test_rendering_other_presets(benchmark, one_thread, name):
     row = preset(name).replace(height_px=Constant(SIZE), width_px=Constant(SIZE)).sample(1, 1).to_dict("records")[0]
     benchmark(render, row)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_sliders_redraw_within_50_ms(benchmark, one_thread, name):
+    if benchmark.disabled:
+        pytest.skip("speed is measured by `make bench`")
+    explorer = Explorer(preset(name))
+    slider = explorer.controls["grain_diameter_px"]
+    values = np.linspace(slider.min, slider.max, 12)
+    times = [best(lambda v=value: setattr(slider, "value", v), 1) for value in values]
+    benchmark(lambda: explorer._redraw())
+    benchmark.extra_info.update(median_ms=1e3 * np.median(times))
+    assert np.median(times) < 0.05

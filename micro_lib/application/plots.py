@@ -1,0 +1,317 @@
+"""Figures: micrographs with masks and scale bars, sheets of them, intervals with their n, and the credit line."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+
+from micro_lib.application.tables import rounded
+from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
+from micro_lib.core.runs import atomic_path
+
+STAMP = "generated stand-in"
+OPACITY = 0.55  # of a mask over its micrograph
+# Okabe and Ito's palette, made for colour-blind readers: found, missed, invented boundary.
+FOUND, MISSED, INVENTED = "#009e73", "#d55e00", "#56b4e9"
+
+
+class Panel(NamedTuple):
+    """One picture of a sheet.
+
+    Attributes
+    ----------
+    image : numpy.ndarray
+        (H, W) uint8, uint16 or float in [0, 1].
+    mask : numpy.ndarray, optional
+        (H, W) uint8 class ids, laid over the image.
+    title : str
+        Written above.
+    pixel_size_um : float, optional
+        Gives the picture a scale bar.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray | None = None
+    title: str = ""
+    pixel_size_um: float | None = None
+
+
+def use_style() -> None:
+    """Set seaborn's style for every figure of a notebook: ticks, colour-blind palette, no frame, legible on paper."""
+    colours = {"axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False}
+    sizes = {"figure.dpi": 80, "savefig.dpi": 110, "axes.titlesize": 10, "axes.labelsize": 10, "font.size": 9}
+    sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={**colours, **sizes})
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, class_map: ClassMap = GRAIN_BOUNDARY) -> np.ndarray:
+    """Return a grey picture with every class but the first in its colour, half transparent.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (H, W) uint8, uint16 or float in [0, 1].
+    mask : numpy.ndarray
+        (H, W) uint8 class ids.
+    class_map : ClassMap
+        Gives the colours.
+
+    Returns
+    -------
+    numpy.ndarray
+        (H, W, 3) float32 in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If mask and image differ in size, or the mask holds ids beyond the map's.
+    """
+    if mask.shape != image.shape:
+        raise ValueError(f"the mask has {mask.shape} pixels, its image {image.shape}; they must be the same")
+    if (largest := int(mask.max(initial=0))) >= len(class_map.classes):
+        raise ValueError(
+            f"the mask holds class {largest}; {class_map.name!r} has 0 to {len(class_map.classes) - 1}. "
+            "Masks of 0 and 255 become ids with ClassMap.encode"
+        )
+    picture = np.repeat(_unit(image)[..., None], 3, axis=2)  # (H, W, 3)
+    colours = np.array([to_rgb(colour) for colour in class_map.colours], np.float32)
+    labelled = mask > 0
+    picture[labelled] += OPACITY * (colours[mask[labelled]] - picture[labelled])
+    return picture
+
+
+def _unit(image: np.ndarray) -> np.ndarray:
+    full = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
+    return np.clip(image / np.float32(full), 0, 1, dtype=np.float32)
+
+
+def micrograph(
+    ax: Axes,
+    image: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    class_map: ClassMap = GRAIN_BOUNDARY,
+    pixel_size_um: float | None = None,
+    title: str = "",
+) -> None:
+    """Draw a micrograph, with its mask over it and with a scale bar where these are given.
+
+    Grey levels are drawn from black to white over the whole range of the number type, never stretched.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    image, mask, class_map
+        As for `overlay`.
+    pixel_size_um : float, optional
+        Edge of a pixel in um; none draws no scale bar.
+    title : str
+        Written above.
+    """
+    picture = _unit(image) if mask is None else overlay(image, mask, class_map)
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="antialiased")
+    ax.set_axis_off()
+    ax.set_title(title)
+    if pixel_size_um is not None:
+        scale_bar(ax, image.shape[1], pixel_size_um)
+
+
+def scale_bar(ax: Axes, width_px: int, pixel_size_um: float) -> float:
+    """Draw a scale bar of 1, 2 or 5 times a power of ten, about a quarter of the picture long.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        Holds a picture drawn by ``imshow``.
+    width_px : int
+        Width of that picture.
+    pixel_size_um : float
+        Edge of a pixel in um, > 0.
+
+    Returns
+    -------
+    float
+        Length of the bar in um.
+    """
+    if not pixel_size_um > 0:
+        raise ValueError(f"pixel_size_um is {pixel_size_um}; it must be positive")
+    wanted = 0.3 * width_px * pixel_size_um
+    decade = 10.0 ** math.floor(math.log10(wanted))
+    length = max(step * decade for step in (1, 2, 5) if step * decade <= wanted)
+    share = length / (width_px * pixel_size_um)
+    outline = [withStroke(linewidth=4, foreground="black")]
+    place = {"transform": ax.transAxes, "path_effects": outline, "color": "white"}
+    ax.plot([0.95 - share, 0.95], [0.06, 0.06], linewidth=2.5, solid_capstyle="butt", **place)
+    text = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
+    ax.text(0.95 - share / 2, 0.08, text, ha="center", va="bottom", fontsize=8, **place)
+    return length
+
+
+def sheet(panels: Sequence[Panel], *, columns: int, class_map: ClassMap = GRAIN_BOUNDARY, panel_inch: float = 2.0):
+    """Draw several micrographs in rows.
+
+    Parameters
+    ----------
+    panels : sequence of Panel
+        Filled in row by row.
+    columns : int
+        Pictures a row.
+    class_map : ClassMap
+        Of the masks.
+    panel_inch : float
+        Edge of a picture.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        With one axes a picture.
+    """
+    rows = math.ceil(len(panels) / columns)
+    size = (columns * panel_inch, rows * (panel_inch + 0.25))
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        micrograph(
+            ax,
+            panel.image,
+            panel.mask,
+            class_map=class_map,
+            pixel_size_um=panel.pixel_size_um,
+            title=panel.title,
+        )
+    return fig
+
+
+def compare_boundaries(ax: Axes, image: np.ndarray, true_mask: np.ndarray, pred_mask: np.ndarray) -> None:
+    """Draw a micrograph with the boundary pixels found, missed and invented in three colours, and their legend.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    image : numpy.ndarray
+        (H, W) uint8, uint16 or float in [0, 1].
+    true_mask, pred_mask : numpy.ndarray
+        (H, W), above 0 is boundary.
+    """
+    true, pred = true_mask > 0, pred_mask > 0
+    kinds = {"found": (true & pred, FOUND), "missed": (true & ~pred, MISSED), "invented": (pred & ~true, INVENTED)}
+    picture = np.repeat(_unit(image)[..., None], 3, axis=2)  # (H, W, 3)
+    for where, colour in kinds.values():
+        picture[where] = to_rgb(colour)
+    ax.imshow(picture, interpolation="antialiased")
+    ax.set_axis_off()
+    keys = [Line2D([], [], color=colour, linewidth=3, label=name) for name, (_, colour) in kinds.items()]
+    ax.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handlelength=1, columnspacing=1)
+
+
+def credit(fig: Figure, text: str, *, is_generated: bool = False) -> None:
+    """Write the source of the data below a figure, and stamp it where the data are generated stand-ins.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        To write on; its layout makes room.
+    text : str
+        A pack's credit.
+    is_generated : bool
+        True writes "generated stand-in" across the top, before the title that is there.
+    """
+    fig.supxlabel(text, fontsize=7, color="0.35", x=0.01, ha="left")
+    if is_generated:
+        stamp = ": ".join(part for part in (STAMP, fig.get_suptitle()) if part)
+        fig.suptitle(stamp, fontsize=10, fontweight="bold", color=MISSED)
+
+
+def forest(
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    label: str,
+    value: str,
+    low: str = "low",
+    high: str = "high",
+    n: str = "n",
+    reference: float | None = None,
+) -> None:
+    """Draw one line a row: the estimate, its interval, and beside them the numbers and how many they are from.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on; the x axis still wants a label with its unit.
+    table : pandas.DataFrame
+        One row a line, from the top; rows without an interval have NaN ends.
+    label, value, low, high, n : str
+        Its columns.
+    reference : float, optional
+        Where to draw a dashed line, e.g. at a published value or at no difference.
+    """
+    at = np.arange(len(table))[::-1]
+    ends = table[[low, high]].to_numpy(float)
+    ax.hlines(at, ends[:, 0], ends[:, 1], color="C0", linewidth=2)
+    ax.plot(table[value], at, "o", color="C0")
+    if reference is not None:
+        ax.axvline(reference, color="0.5", linestyle="--", linewidth=1, zorder=0)
+    ax.set_yticks(at, table[label])
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    for place, (number, (bottom, top), count) in zip(at, zip(table[value], ends, table[n], strict=True), strict=True):
+        text = f"{rounded(number, bottom, top)}, n = {count}"
+        ax.annotate(text, (1.02, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=8)
+
+
+def interval_bars(
+    ax: Axes,
+    table: pd.DataFrame,
+    *,
+    label: str,
+    value: str,
+    low: str = "low",
+    high: str = "high",
+    n: str = "n",
+) -> None:
+    """Draw one bar a row with its interval, and under its name how many the value is from.
+
+    Parameters
+    ----------
+    ax, table, label, value, low, high, n
+        As for `forest`; bars run from the left.
+    """
+    at, values = np.arange(len(table)), table[value].to_numpy(float)
+    reach = np.abs(table[[low, high]].to_numpy(float) - values[:, None]).T  # (2, rows), below and above
+    ax.bar(at, values, yerr=reach, color=sns.color_palette("colorblind", len(table)), capsize=3, width=0.7)
+    ax.set_xticks(at, [f"{name}\nn = {count}" for name, count in zip(table[label], table[n], strict=True)])
+
+
+def save(fig: Figure, folder: str | Path, name: str) -> Path:
+    """Write a figure as ``folder/name.png``, atomically and without a date in it.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        Stays open, so that a notebook shows it too.
+    folder : str or pathlib.Path
+        A notebook's output folder: what lies directly in it may be published, what must not goes into a sub-folder.
+    name : str
+        Without suffix; unique among all notebooks.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+    """
+    path = Path(folder) / f"{name}.png"
+    with atomic_path(path) as temporary:
+        fig.savefig(temporary, metadata={"Software": None})
+    return path

@@ -1,0 +1,219 @@
+"""Figures: pictures show the pixels they are given, bars and lines are where the numbers say."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from micro_lib.application import plots
+from micro_lib.application.plots import Panel
+from micro_lib.core.labels import GRAIN_BOUNDARY
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    plots.use_style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def picture():
+    image = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (60, 1))
+    mask = np.zeros((60, 80), np.uint8)
+    mask[20:30] = 1
+    return image, mask
+
+
+def axes():
+    return plt.subplots(layout="constrained")[1]
+
+
+def drawn(ax):
+    return np.asarray(ax.images[0].get_array())
+
+
+def intervals(**columns):
+    base = {"name": ["a", "b", "c"], "mean": [0.5, 0.7, 0.6], "low": [0.4, 0.65, np.nan], "high": [0.6, 0.78, np.nan]}
+    return pd.DataFrame({**base, "n": [5, 12, 1], **columns})
+
+
+# Micrographs
+
+
+def test_grey_levels_are_not_stretched(picture):
+    image, _ = picture
+    ax = axes()
+    plots.micrograph(ax, image // 2 + 10)
+    assert ax.images[0].get_clim() == (0, 1) and ax.images[0].get_cmap().name == "gray"
+    np.testing.assert_allclose(drawn(ax), (image // 2 + 10) / 255, atol=1e-6)
+    assert not ax.axison
+
+
+@pytest.mark.parametrize(("dtype", "full"), [(np.uint8, 255), (np.uint16, 65535), (np.float32, 1)])
+def test_bit_depths_look_the_same(dtype, full):
+    level = np.array([[0, 0.2, 1]])
+    ax = axes()
+    plots.micrograph(ax, (level * full).astype(dtype))
+    np.testing.assert_allclose(drawn(ax), level, atol=1e-3)
+
+
+def test_masks_lie_over_their_pixels_in_their_colour(picture):
+    image, mask = picture
+    result = plots.overlay(image, mask)
+    grey = np.repeat(image[..., None] / 255, 3, 2)
+    np.testing.assert_allclose(result[mask == 0], grey[mask == 0], atol=1e-6)
+    expected = (1 - plots.OPACITY) * grey[mask == 1] + plots.OPACITY * np.array(to_rgb(GRAIN_BOUNDARY.colours[1]))
+    np.testing.assert_allclose(result[mask == 1], expected, atol=1e-6)
+    ax = axes()
+    plots.micrograph(ax, image, mask)
+    np.testing.assert_array_equal(drawn(ax), result)
+
+
+def test_drawing_changes_neither_image_nor_mask(picture):
+    image, mask = picture
+    before = image.copy(), mask.copy()
+    as_float = (image / 255).astype(np.float32)
+    plots.overlay(as_float, mask)
+    plots.overlay(image, mask)
+    np.testing.assert_array_equal(image, before[0])
+    np.testing.assert_array_equal(mask, before[1])
+    np.testing.assert_array_equal(as_float, (image / 255).astype(np.float32))
+
+
+def test_masks_that_do_not_fit_are_refused(picture):
+    image, mask = picture
+    with pytest.raises(ValueError, match=r"\(59, 80\).*\(60, 80\)"):
+        plots.overlay(image, mask[1:])
+    with pytest.raises(ValueError, match=r"class 255.*0 to 1"):
+        plots.overlay(image, mask * 255)
+
+
+def test_colours_can_be_told_apart_by_colour_blind_readers():
+    # Deuteranopes keep brightness and blue-yellow: the pairs used together must differ there.
+    def seen(colour):
+        red, green, blue = to_rgb(colour)
+        return np.array([0.3 * red + 0.6 * green + 0.1 * blue, 0.5 * (red + green) - blue])
+
+    colours = [plots.FOUND, plots.MISSED, plots.INVENTED]
+    for i, one in enumerate(colours):
+        for other in colours[i + 1 :]:
+            assert np.abs(seen(one) - seen(other)).max() > 0.15
+
+
+def test_found_missed_and_invented_boundaries(picture):
+    image, true = picture
+    pred = np.roll(true, 4, 0)
+    ax = axes()
+    plots.compare_boundaries(ax, image, true, pred)
+    shown = drawn(ax)
+    for rows, colour in {(24, 30): plots.FOUND, (20, 24): plots.MISSED, (30, 34): plots.INVENTED}.items():
+        np.testing.assert_allclose(shown[slice(*rows)], np.broadcast_to(to_rgb(colour), (rows[1] - rows[0], 80, 3)))
+    np.testing.assert_allclose(shown[:20], np.repeat(image[:20, :, None] / 255, 3, 2), atol=1e-6)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["found", "missed", "invented"]
+
+
+# Scale bars
+
+
+@pytest.mark.parametrize(
+    ("width", "pixel_size", "length", "text"),
+    [(400, 0.444, 50, "50 µm"), (512, 1.0, 100, "100 µm"), (100, 0.01, 0.2, "0.2 µm"), (2000, 4.0, 2000, "2 mm")],
+)
+def test_scale_bars_are_as_long_as_they_say(width, pixel_size, length, text):
+    ax = axes()
+    ax.imshow(np.zeros((100, width)))
+    assert plots.scale_bar(ax, width, pixel_size) == length
+    bar = ax.lines[0].get_xdata()
+    np.testing.assert_allclose((bar[1] - bar[0]) * width * pixel_size, length)
+    assert bar[0] > 0.5 and bar[1] < 1 and ax.texts[0].get_text() == text
+    # The axes are the picture, to the half pixel, so shares of the one are shares of the other.
+    assert ax.get_xlim() == (-0.5, width - 0.5)
+
+
+def test_only_known_pixel_sizes_give_a_scale_bar(picture):
+    image, _ = picture
+    ax = axes()
+    plots.micrograph(ax, image)
+    assert not ax.lines and not ax.texts
+    with pytest.raises(ValueError, match="pixel_size_um is 0"):
+        plots.micrograph(ax, image, pixel_size_um=0)
+
+
+# Sheets, credits, files
+
+
+def test_sheets_show_every_panel_once(picture):
+    image, mask = picture
+    panels = [Panel(image, None, "plain"), Panel(image, mask, "masked", 0.5), Panel(image[:30], mask[:30])]
+    fig = plots.sheet(panels, columns=2)
+    shown = [ax for ax in fig.axes if ax.images]
+    assert len(fig.axes) == 4 and len(shown) == 3
+    assert [ax.get_title() for ax in shown] == ["plain", "masked", ""]
+    assert [bool(ax.lines) for ax in shown] == [False, True, False]
+    assert drawn(shown[2]).shape == (30, 80, 3)
+    assert not any(ax.axison for ax in fig.axes)
+
+
+def test_credits_are_below_and_stand_ins_are_stamped(picture):
+    fig = plots.sheet([Panel(*picture)], columns=1)
+    plots.credit(fig, "by somebody, MIT licence")
+    assert fig.get_supxlabel() == "by somebody, MIT licence" and fig.get_suptitle() == ""
+    fig.suptitle("Grains")
+    plots.credit(fig, "nobody", is_generated=True)
+    assert fig.get_suptitle() == "generated stand-in: Grains"
+
+
+def test_figures_are_saved_whole_and_without_a_date(picture, tmp_path):
+    fig = plots.sheet([Panel(*picture)], columns=1)
+    first = plots.save(fig, tmp_path, "sheet").read_bytes()
+    path = plots.save(fig, tmp_path, "sheet")
+    assert path == tmp_path / "sheet.png" and path.read_bytes() == first
+    assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
+    assert Image.open(path).size[0] > 100 and b"atplotlib" not in first
+    assert plt.fignum_exists(fig.number)
+
+
+def test_a_picture_in_a_sheet_is_where_its_mask_is(picture):
+    # Rendered: the row of the boundary is coloured, the rows above and below are grey.
+    image, mask = np.full((60, 80), 128, np.uint8), picture[1]
+    fig = plots.sheet([Panel(image, mask)], columns=1)
+    fig.canvas.draw()
+    pixels = np.asarray(fig.canvas.buffer_rgba())[..., :3].astype(int)
+    box = fig.axes[0].get_window_extent()
+    column = pixels[::-1][int(box.y0) + 1 : int(box.y1) - 1, int(box.x0 + box.width / 2)][::-1]
+    coloured = np.ptp(column, axis=1) > 30
+    at = np.flatnonzero(coloured) / len(column) * 60
+    assert abs(at.min() - 20) < 1 and abs(at.max() - 30) < 1
+
+
+# Intervals
+
+
+def test_forests_draw_each_row_where_its_numbers_are():
+    ax, table = axes(), intervals()
+    plots.forest(ax, table, label="name", value="mean", reference=0.745)
+    bars = ax.collections[0].get_segments()
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["a", "b", "c"]
+    at = dict(zip("abc", ax.get_yticks(), strict=True))
+    assert at["a"] > at["b"] > at["c"]
+    np.testing.assert_allclose(bars[0], [[0.4, at["a"]], [0.6, at["a"]]])
+    np.testing.assert_allclose(bars[1], [[0.65, at["b"]], [0.78, at["b"]]])
+    dots = ax.lines[0].get_xydata()
+    np.testing.assert_allclose(dots, np.stack([table["mean"], list(at.values())], 1))
+    assert (np.array(ax.lines[1].get_xdata()) == 0.745).all()
+    texts = [text.get_text() for text in ax.texts]
+    assert texts == ["0.50 [0.40, 0.60], n = 5", "0.700 [0.650, 0.780], n = 12", "0.600, n = 1"]
+
+
+def test_bars_have_intervals_and_counts():
+    ax, table = axes(), intervals()
+    plots.interval_bars(ax, table, label="name", value="mean")
+    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], table["mean"])
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["a\nn = 5", "b\nn = 12", "c\nn = 1"]
+    whiskers = ax.containers[0].lines[2][0].get_segments()
+    np.testing.assert_allclose(whiskers[0], [[0, 0.4], [0, 0.6]])
+    np.testing.assert_allclose(whiskers[1], [[1, 0.65], [1, 0.78]])
+    assert len({bar.get_facecolor() for bar in ax.patches}) == 3
