@@ -137,7 +137,8 @@ def present_class_miou(cm: ArrayLike) -> NDArray[np.float64]:
     only image by image.
     """
     inter, union, true = _parts(cm)
-    return _ratio(np.where(true > 0, np.nan_to_num(_ratio(inter, union)), 0).sum(-1), (true > 0).sum(-1))
+    # A class absent from the truth has no intersection, so it adds nothing to the sum.
+    return _ratio(np.nan_to_num(_ratio(inter, union)).sum(-1), (true > 0).sum(-1))
 
 
 def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:

@@ -200,6 +200,8 @@ def test_a_picture_of_a_mask_is_refused_with_the_fix():
         confusion(np.array([0, 255], np.uint8), np.array([0, 1]), 2)
     with pytest.raises(ValueError, match=r"predicted mask.*found \[-1\]"):
         confusion([0, 1], [0, -1], 2)
+    with pytest.raises(ValueError, match=r"found \[2\]"):
+        confusion([0, 1], [0, 2], 2)
     with pytest.raises(ValueError, match=r"found \[256\]"):
         confusion([0, 1], [0, 256], 2)  # would wrap to 0 as uint8
 

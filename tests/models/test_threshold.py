@@ -59,7 +59,7 @@ def test_closing_joins_what_a_gap_parts_and_area_drops_what_is_small():
     image[0, 0] = 100  # below a threshold there must be a level to put it at
     image[28:32, :58] = image[28:32, 62:] = 50  # 232 px on either side of a gap of 4 px
     image[5:8, 5:8] = 50
-    plain = Threshold(sigma_px=0, min_area_px=10).segment(image)
+    plain = Threshold(sigma_px=0, min_area_px=232).segment(image)
     assert_array_equal(plain, (image == 50) & (np.arange(60)[:, None] > 10))
     closed = Threshold(sigma_px=0, closing_px=7, min_area_px=400).segment(image)
     assert closed[29].all() and not plain[29].all()
