@@ -7,11 +7,9 @@ from skimage.morphology import h_minima, skeletonize
 from skimage.segmentation import find_boundaries, watershed
 
 DEPTH = 0.15  # a basin shallower than this in probability is no grain of its own; see notebook 05
-SMOOTHING_PX = 2.0
-LEVELS = 255  # probabilities in whole steps: reconstruction by integers is many times faster
 
 
-def close_boundaries(probability: ArrayLike, width_px: int, depth: float = DEPTH) -> NDArray[np.uint8]:
+def close_boundaries(probability: ArrayLike, width_px: int, smoothing_px: float = 2.0, depth: float = DEPTH) -> NDArray[np.uint8]:
     """Draw the closed boundary network that a boundary probability implies.
 
     Grain boundaries have no loose ends, thresholded probabilities do. The watershed of the smoothed probability, flooded
@@ -24,6 +22,8 @@ def close_boundaries(probability: ArrayLike, width_px: int, depth: float = DEPTH
         Of boundary, 0 to 1.
     width_px : int
         Full width of the lines drawn, 1 or more.
+    smoothing_px : float
+        Standard deviation of the Gaussian that removes minima between pixels; about one pixel of the network's view.
     depth : float
         Between 0 and 1; more merges more grains.
 
@@ -42,10 +42,8 @@ def close_boundaries(probability: ArrayLike, width_px: int, depth: float = DEPTH
         raise ValueError(f"a probability is (H, W) within 0 to 1, found {probability.shape}")
     if width_px < 1 or not 0 < depth < 1:
         raise ValueError(f"width_px is {width_px}, depth is {depth}; they must be at least 1 and between 0 and 1")
-    smooth = cv2.GaussianBlur(probability, (0, 0), SMOOTHING_PX)
-    level = np.round(smooth * LEVELS).astype(np.uint8)
-    basins = h_minima(level, max(1, round(depth * LEVELS)))
-    _, markers = cv2.connectedComponents(basins.astype(np.uint8), connectivity=8)
+    smooth = cv2.GaussianBlur(probability, (0, 0), smoothing_px)
+    _, markers = cv2.connectedComponents(h_minima(smooth, depth).astype(np.uint8), connectivity=8)
     lines = skeletonize(find_boundaries(watershed(smooth, markers), mode="inner"))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width_px, width_px))
     return cv2.dilate(lines.astype(np.uint8), disc)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -46,9 +47,23 @@ class Rendered(Sequence):
         return Labelled(to_uint8(micrograph.image), micrograph.mask)
 
 
-def pool(micrographs: Sequence[Labelled]) -> list[Labelled]:
-    """Return all micrographs of a sequence in memory, with a progress bar: training then never waits for them."""
-    return [micrographs[i] for i in progress(range(len(micrographs)), desc="rendering", unit="image")]
+def pool(micrographs: Sequence[Labelled], scale: float = 1.0) -> list[Labelled]:
+    """Return all micrographs of a sequence in memory, `reduced`: training then never waits for them."""
+    numbers = progress(range(len(micrographs)), desc="rendering", unit="image")
+    return [reduced(micrographs[i], scale) for i in numbers]
+
+
+def reduced(micrograph: Labelled, scale: float) -> Labelled:
+    """Return a micrograph at `scale` (above 0, up to 1) of its pixels: grey levels averaged, the mask by majority.
+
+    The mask must hold the ids 0 and 1 where the scale is below 1.
+    """
+    if scale == 1:
+        return micrograph
+    size = tuple(max(1, round(side * scale)) for side in micrograph.image.shape[::-1])
+    image = cv2.resize(micrograph.image, size, interpolation=cv2.INTER_AREA)
+    share = cv2.resize(micrograph.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return Labelled(image, (share >= 0.5).astype(np.uint8))
 
 
 def to_uint8(image: np.ndarray) -> np.ndarray:

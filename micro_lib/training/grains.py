@@ -16,8 +16,9 @@ from micro_lib.core.progress import progress
 from micro_lib.core.runs import out_dir, write_table
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import Pack, pack
-from micro_lib.data.tiles import Labelled, Rendered, pool, to_uint8
+from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
 from micro_lib.models import unet
+from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
@@ -37,6 +38,9 @@ DEFAULTS = {
     "data": "auto",  # as for data.packs.pack
     "score_test": False,  # the test groups and iron, once, at the end
 }
+# How wide boundaries are drawn is a convention: the 316L annotators' line, seen on the development part, and the two
+# pixels either side of a boundary that the iron pack is defined by.
+LINE_PX = {"development": 10, "test": 10, "iron": 4}
 # Features of the generator and the parameters that make them; switched off one by one to see what mattered.
 FEATURES = {
     "sizes": ("size_spread", "fine_fraction", "fine_ratio"),
@@ -111,7 +115,14 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     torch.manual_seed(stream_seed(seed, "network"))
     network = unet.build(plan["architecture"], 2, configuration["weights"], configuration["decoder_norm"])
     history = train(network, data.training, data.validation, _recipe(configuration, plan, seed), folder=folder)
-    card = Card(plan["architecture"], configuration["decoder_norm"], GRAIN_BOUNDARY, trained_range_px(data.training))
+    card = Card(
+        plan["architecture"],
+        configuration["decoder_norm"],
+        GRAIN_BOUNDARY,
+        trained_range_px(data.training, plan["working_scale"]),
+        working_scale=plan["working_scale"],
+        line_px=LINE_PX["development"],
+    )
     segmenter = Segmenter(network, card)
     images = score(segmenter, configuration, data.held_group, profile)
     scores = means(images)
@@ -159,22 +170,25 @@ def training_data(configuration: Mapping, plan: Mapping, seed: int, profile: str
     if configuration["labels"] == "synthetic":
         n_train, n_validation = plan["n_train"], plan["n_validation"]
         table = scenario(configuration, plan["image_px"]).sample(n_train + n_validation, stream_seed(seed, "scenario"))
-        micrographs = pool(Rendered(table, render))
+        micrographs = pool(Rendered(table, render), plan["working_scale"])
         return Data(micrographs[:n_train], micrographs[n_train:], "")
     records = _pack("development", configuration, profile).records
     groups = sorted({record.group for record in records})
-    held = groups[seed % len(groups)]
+    held, scale = groups[seed % len(groups)], plan["working_scale"]
     tiles = {
-        part: [Labelled(to_uint8(r.image), r.mask) for r in records if (r.group == held) == part]
+        part: [reduced(Labelled(to_uint8(r.image), r.mask), scale) for r in records if (r.group == held) == part]
         for part in (False, True)
     }
     repeated = [tiles[False][i % len(tiles[False])] for i in range(plan["n_train"])]
     return Data(repeated, tiles[True], held)
 
 
-def trained_range_px(micrographs: Sequence[Labelled]) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 % quantiles of the mean intercept over (at most 200 of) the training masks, pixels."""
-    lengths = [mean_intercept_px(sample.mask) for sample in micrographs[:200]]
+def trained_range_px(micrographs: Sequence[Labelled], working_scale: float) -> tuple[float, float]:
+    """Return the 2.5 and 97.5 % quantiles of the mean intercept over (at most 200 of) the training masks.
+
+    In pixels before the micrographs were `reduced` to the working scale.
+    """
+    lengths = [mean_intercept_px(sample.mask) / working_scale for sample in micrographs[:200]]
     low, high = np.quantile(lengths, [0.025, 0.975])
     return float(low), float(high)
 
@@ -200,7 +214,7 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
     Parameters
     ----------
     segmenter : Segmenter
-        Segments each image at its own scale.
+        Segments each image as `micro_lib.models.scaling.segment_micrograph` does.
     configuration : mapping
         Complete, see `complete`.
     held_group : str
@@ -219,7 +233,8 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
         source = _pack(split, configuration, profile)
         records = [r for r in source.records if split != "development" or held_group in ("", r.group)]
         for record in progress(records, desc=f"scoring {split}", unit="image"):
-            scores = score_boundaries(record.mask, segmenter.segment(record.image))
+            predicted = segment_micrograph(segmenter, record.image, line_px=LINE_PX[split]).mask
+            scores = score_boundaries(record.mask, predicted)
             names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
             rows.append(names | scores)
     return pd.DataFrame(rows)

@@ -10,6 +10,7 @@ from micro_lib.application import segment
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.runs import read_table
 from micro_lib.data.files import write_micrograph
+from micro_lib.models import scaling
 from micro_lib.models import unet
 from micro_lib.models.segmenter import Card, Segmenter
 
@@ -107,7 +108,7 @@ def test_an_empty_mask_is_a_warning_and_no_size(tmp_path):
     [(50, (40, 100), 1.0), (20, (40, 100), 2.0), (200, (40, 100), 0.5), (1, (40, 100), 4.0), (1e4, (40, 100), 0.25)],
 )
 def test_scale_brings_grains_into_the_trained_range(grain_px, trained, scale):
-    assert segment.scale_for(grain_px, trained) == pytest.approx(scale)
+    assert scaling.scale_for(grain_px, trained) == pytest.approx(scale)
 
 
 class Seen(Dark):
@@ -123,7 +124,7 @@ class Seen(Dark):
 def test_grains_outside_the_trained_range_are_rescaled_with_a_warning():
     image, mask = lattice()
     network = Seen()
-    result = segment.segment_micrograph(segmenter(50, 100, network), image)
+    result = scaling.segment_micrograph(segmenter(50, 100, network), image)
     assert result.scale == pytest.approx(50 / SPACING, rel=0.15) and network.heights[1] > network.heights[0]
     assert result.mask.shape == image.shape and (result.mask == mask).mean() > 0.9
     assert "outside the 50 to 100 px the model was trained for" in result.warning
@@ -133,15 +134,15 @@ def test_grains_outside_the_trained_range_are_rescaled_with_a_warning():
 def test_a_known_grain_size_needs_no_first_pass():
     image, _ = lattice()
     network = Seen()
-    result = segment.segment_micrograph(segmenter(network=network), image, grain_px=30.0)
+    result = scaling.segment_micrograph(segmenter(network=network), image, grain_px=30.0)
     assert len(network.heights) == 1 and result.scale == 1.0 and not result.warning
-    assert segment.segment_micrograph(segmenter(), image, grain_px=120.0).scale == pytest.approx(0.5)
+    assert scaling.segment_micrograph(segmenter(), image, grain_px=120.0).scale == pytest.approx(0.5)
 
 
 def test_what_rescaling_cannot_mend_is_said():
     image, _ = lattice(spacing=8, line=2)
-    result = segment.segment_micrograph(segmenter(200, 300), image)
-    assert result.scale == segment.LARGEST_SCALE and "still outside" in result.warning
+    result = scaling.segment_micrograph(segmenter(200, 300), image)
+    assert result.scale == scaling.LARGEST_SCALE and "still outside" in result.warning
 
 
 def test_refusals_name_the_fix(folder, tmp_path):
