@@ -1,5 +1,6 @@
 """Supervised training by a schedule of stages, on fastai's Learner: one-cycle, frozen encoder, resumable, bfloat16."""
 
+import hashlib
 import json
 import time
 import warnings
@@ -82,12 +83,6 @@ class Recipe:
         if not self.stages:
             raise ValueError("a training needs at least one stage")
 
-    @property
-    def fingerprint(self) -> str:
-        """All that decides the result, as text; two recipes with the same one may continue each other."""
-        decisive = {name: value for name, value in vars(self).items() if name not in ("workers", "stages")}
-        return json.dumps({**decisive, "stages": [list(stage) for stage in self.stages]}, sort_keys=True)
-
 
 def train(
     network: nn.Module,
@@ -130,7 +125,7 @@ def train(
     CheckpointMismatch
         If the folder holds the checkpoint of another recipe.
     """
-    run = _Run(Path(folder) / CHECKPOINT, recipe)
+    run = _Run(Path(folder) / CHECKPOINT, recipe, _fingerprint(network, training, validation, recipe))
     run.restore(network)
     total = sum(stage.epochs for stage in recipe.stages) * _steps(training, recipe)
     with _progress(total, run) as bar:
@@ -262,6 +257,7 @@ class _Run:
 
     path: Path
     recipe: Recipe
+    fingerprint: str  # of all that decides the result
     stage: int = 0
     epoch: int = 0  # finished epochs of the stage
     optimizer: dict | None = None
@@ -282,10 +278,10 @@ class _Run:
             warnings.warn(f"{self.path} is damaged ({damaged}); the training starts from the beginning", stacklevel=3)
             return
         saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        if saved["fingerprint"] != self.recipe.fingerprint:
+        if saved["fingerprint"] != self.fingerprint:
             raise CheckpointMismatch(
-                f"{self.path} belongs to a training with {saved['fingerprint']}, asked for is "
-                f"{self.recipe.fingerprint}; delete it or take another folder"
+                f"{self.path} belongs to another training: {saved['fingerprint']}; asked for is {self.fingerprint}; "
+                "delete it or take another folder"
             )
         network.load_state_dict(saved["network"])
         self.stage, self.epoch, self.optimizer = saved["stage"], saved["epoch"], saved["optimizer"]
@@ -295,7 +291,7 @@ class _Run:
         """Write everything, atomically."""
         state = {name: getattr(self, name) for name in ("stage", "epoch", "optimizer", "best", "best_row", "history")}
         with atomic_path(self.path) as path:
-            torch.save({**state, "network": network.state_dict(), "fingerprint": self.recipe.fingerprint}, path)
+            torch.save({**state, "network": network.state_dict(), "fingerprint": self.fingerprint}, path)
 
 
 class _Epochs(Callback):
@@ -393,6 +389,16 @@ def _train_stage(network, data, recipe: Recipe, number: int, run: _Run, bar: tqd
         torch.set_autocast_enabled(torch.device(device).type, False)  # an error inside a forward pass leaves it on
     if epochs.diverged:
         raise TrainingDiverged(epochs.diverged)
+
+
+def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, recipe: Recipe) -> str:
+    """Describe a training as text; two with the same one may continue each other."""
+    decisive = {name: value for name, value in vars(recipe).items() if name not in ("workers", "stages")}
+    decisive |= {"stages": [list(stage) for stage in recipe.stages], "images": [len(training), len(validation)]}
+    decisive["parameters"] = sum(p.numel() for p in network.parameters())
+    sample = [micrographs[i] for micrographs in (training, validation) for i in (0, len(micrographs) // 2, -1)]
+    decisive["data"] = hashlib.sha256(b"".join(a.tobytes() for pair in sample for a in pair)).hexdigest()[:16]
+    return json.dumps(decisive, sort_keys=True)
 
 
 def _plain(state):
