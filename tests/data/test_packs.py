@@ -194,8 +194,11 @@ def test_damaged_conversion_is_made_again_without_network(small, served):
     whole = (folder / "masks" / "c1.png").read_bytes()
     (folder / "masks" / "c1.png").write_bytes(whole[:-30])
     (folder / "images" / "c2.png").unlink()
+    other = (folder / "masks" / "c0.png").read_bytes()
+    Image.fromarray(np.zeros((70, 90), np.uint8)).save(folder / "masks" / "c0.png")  # sound, but other pixels
     fetch("nasa_ebc", cache=small / "cache", base_url="http://127.0.0.1:9")
     assert (folder / "masks" / "c1.png").read_bytes() == whole
+    assert (folder / "masks" / "c0.png").read_bytes() == other
     assert (folder / "images" / "c2.png").is_file()
 
 
