@@ -13,7 +13,7 @@ from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.synthesis import grains
 from micro_lib.synthesis.scenario import Micrograph, Space
 
-JPEG_QUALITY = 92
+JPEG_QUALITY = 85
 STEPS = 100  # of a slider
 
 

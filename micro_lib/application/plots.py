@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from micro_lib.application.tables import rounded
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
@@ -214,6 +216,42 @@ def compare_boundaries(ax: Axes, image: np.ndarray, true_mask: np.ndarray, pred_
     ax.set_axis_off()
     keys = [Line2D([], [], color=colour, linewidth=3, label=name) for name, (_, colour) in kinds.items()]
     ax.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handlelength=1, columnspacing=1)
+
+
+def chain(fig: Figure, axes: Sequence[Axes], *, closed: bool = False) -> None:
+    """Draw an arrow from each axes to the next, as in a flow chart.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        Its layout is computed and then kept, so that arrows and axes stay together.
+    axes : sequence of matplotlib.axes.Axes
+        In the order of the arrows; neighbours lie in one row or one column.
+    closed : bool
+        True adds an arrow from the last to the first.
+    """
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
+    followers = [*axes[1:], axes[0]] if closed else axes[1:]
+    style = {"arrowstyle": "-|>", "mutation_scale": 14, "linewidth": 1.5, "color": MISSED}
+    for one, other in zip(axes, followers, strict=False):
+        ends = _between(*(ax.get_position() for ax in (one, other)), *(_outline(ax) for ax in (one, other)))
+        fig.add_artist(FancyArrowPatch(*ends, transform=fig.transFigure, shrinkA=2, shrinkB=2, **style))
+
+
+def _outline(ax: Axes) -> Bbox:
+    return ax.get_tightbbox().transformed(ax.figure.transFigure.inverted())
+
+
+def _between(one: Bbox, other: Bbox, one_outline: Bbox, other_outline: Bbox) -> tuple[tuple, tuple]:
+    """Return start and end of an arrow that runs straight, in the gap that titles and tick labels leave."""
+    if one.y0 < (other.y0 + other.y1) / 2 < one.y1:  # side by side
+        rightwards = other.x0 > one.x0
+        xs = (one_outline.x1, other_outline.x0) if rightwards else (one_outline.x0, other_outline.x1)
+        return tuple((x, (one.y0 + one.y1) / 2) for x in xs)
+    upwards = other.y0 > one.y0
+    ys = (one_outline.y1, other_outline.y0) if upwards else (one_outline.y0, other_outline.y1)
+    return tuple(((one.x0 + one.x1) / 2, y) for y in ys)
 
 
 def credit(fig: Figure, text: str, *, is_generated: bool = False) -> None:

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyArrowPatch
 from PIL import Image
 
 from micro_lib.application import plots
@@ -187,6 +188,28 @@ def test_a_picture_in_a_sheet_is_where_its_mask_is(picture):
     coloured = np.ptp(column, axis=1) > 30
     at = np.flatnonzero(coloured) / len(column) * 60
     assert abs(at.min() - 20) < 1 and abs(at.max() - 30) < 1
+
+
+def test_arrows_run_in_the_gaps_from_one_axes_to_the_next():
+    fig, axes = plt.subplots(2, 2, layout="constrained")
+    for ax in axes.flat:
+        ax.set(title="a title", xlabel="x")
+    ring = [axes[0, 0], axes[0, 1], axes[1, 1], axes[1, 0]]
+    plots.chain(fig, ring, closed=True)
+    arrows = [artist for artist in fig.artists if isinstance(artist, FancyArrowPatch)]
+    assert len(arrows) == 4
+    for arrow, one, other in zip(arrows, ring, [*ring[1:], ring[0]], strict=True):
+        start, end = (np.array(point) for point in arrow._posA_posB)
+        middles = [np.array([(b.x0 + b.x1) / 2, (b.y0 + b.y1) / 2]) for b in (one.get_position(), other.get_position())]
+        way = middles[1] - middles[0]
+        axis = np.abs(way).argmax()
+        assert abs(end - start)[1 - axis] < 1e-9 < (end - start)[axis] * np.sign(way[axis])
+        for ax in (one, other):
+            outline = ax.get_tightbbox().transformed(fig.transFigure.inverted())
+            inside = [
+                outline.x0 + 1e-6 < x < outline.x1 - 1e-6 and outline.y0 < y < outline.y1 for x, y in (start, end)
+            ]
+            assert not any(inside)
 
 
 # Intervals
