@@ -1,6 +1,6 @@
 """The grain experiment: a segmenter trained on synthetic micrographs alone, and its ceiling trained on real labels."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from micro_lib.analysis.metrics import mean_intercept_px, score_boundaries
+from micro_lib.analysis.metrics import mean_intercept_px, redraw, score_boundaries
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
@@ -20,6 +20,7 @@ from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
 from micro_lib.models import unet
 from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Card, Segmenter
+from micro_lib.models.threshold import REFERENCE, Threshold, tune
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
 from micro_lib.synthesis.scenario import Constant, Space
@@ -40,7 +41,10 @@ DEFAULTS = {
 }
 # How wide boundaries are drawn is a convention: the 316L annotators' line, seen on the development part, and the two
 # pixels either side of a boundary that the iron pack is defined by.
+SPLITS = ("development", "test", "iron")
 LINE_PX = {"development": 10, "test": 10, "iron": 4}
+# Settings of the thresholding baseline tried on the development part.
+THRESHOLDS = {"sigma_px": (1.0, 2.0, 3.0, 4.0), "closing_px": (0, 5, 9), "min_area_px": (200, 1000)}
 # Features of the generator and the parameters that make them; switched off one by one to see what mattered.
 FEATURES = {
     "sizes": ("size_spread", "fine_fraction", "fine_ratio"),
@@ -172,7 +176,7 @@ def training_data(configuration: Mapping, plan: Mapping, seed: int, profile: str
         table = scenario(configuration, plan["image_px"]).sample(n_train + n_validation, stream_seed(seed, "scenario"))
         micrographs = pool(Rendered(table, render), plan["working_scale"])
         return Data(micrographs[:n_train], micrographs[n_train:], "")
-    records = _pack("development", configuration, profile).records
+    records = real_pack("development", configuration["data"], profile).records
     groups = sorted({record.group for record in records})
     held, scale = groups[seed % len(groups)], plan["working_scale"]
     tiles = {
@@ -227,17 +231,74 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
     pandas.DataFrame
         One row an image: split, name, group, generated and the values of `score_boundaries`.
     """
-    splits = ("development", "test", "iron") if configuration["score_test"] else ("development",)
+    splits = SPLITS if configuration["score_test"] else SPLITS[:1]
+
+    def segment(image, split):
+        return segment_micrograph(segmenter, image, line_px=LINE_PX[split]).mask
+
+    packs = {split: real_pack(split, configuration["data"], profile) for split in splits}
+    rows = pd.concat([score_pack(segment, split, source) for split, source in packs.items()], ignore_index=True)
+    return rows[(rows["split"] != "development") | (held_group == "") | (rows["group"] == held_group)]
+
+
+def score_pack(segment: Callable[[np.ndarray, str], np.ndarray], split: str, source: Pack) -> pd.DataFrame:
+    """Score any method on one part of the real micrographs.
+
+    Parameters
+    ----------
+    segment : callable
+        Maps an image (H, W) and the split to a mask (H, W), 1 on the boundary.
+    split : str
+        One of `SPLITS`.
+    source : Pack
+        From `real_pack`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        As of `score`.
+    """
     rows = []
-    for split in splits:
-        source = _pack(split, configuration, profile)
-        records = [r for r in source.records if split != "development" or held_group in ("", r.group)]
-        for record in progress(records, desc=f"scoring {split}", unit="image"):
-            predicted = segment_micrograph(segmenter, record.image, line_px=LINE_PX[split]).mask
-            scores = score_boundaries(record.mask, predicted)
-            names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
-            rows.append(names | scores)
+    for record in progress(source.records, desc=f"scoring {split}", unit="image"):
+        names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
+        rows.append(names | score_boundaries(record.mask, segment(record.image, split)))
     return pd.DataFrame(rows)
+
+
+def score_baselines(configuration: Mapping, profile: str = "") -> tuple[pd.DataFrame, Threshold]:
+    """Score what needs no training, on the same micrographs and by the same measure as a segmenter.
+
+    Parameters
+    ----------
+    configuration : mapping
+        Complete, see `complete`; decides which splits are scored.
+    profile : str
+        As for `micro_lib.core.profiles.resolve`.
+
+    Returns
+    -------
+    pandas.DataFrame, Threshold
+        As of `score` with a column arm: "everything is grain", "Otsu" (the untuned reference), "thresholding" (tuned on
+        the development part), "thresholding, redrawn" (its skeleton drawn as wide as the truth); and the tuned setting.
+    """
+    development = real_pack("development", configuration["data"], profile).records
+    tuned, _ = tune([r.image for r in development], [r.mask for r in development], THRESHOLDS)
+    arms = {
+        "everything is grain": lambda image, split: np.zeros(image.shape, np.uint8),
+        "Otsu": lambda image, split: REFERENCE.segment(image),
+        "thresholding": lambda image, split: tuned.segment(image),
+        "thresholding, redrawn": lambda image, split: redraw(tuned.segment(image), LINE_PX[split]),
+    }
+    packs = {
+        split: real_pack(split, configuration["data"], profile)
+        for split in (SPLITS if configuration["score_test"] else SPLITS[:1])
+    }
+    parts = [
+        score_pack(segment, split, source).assign(arm=arm)
+        for arm, segment in arms.items()
+        for split, source in packs.items()
+    ]
+    return pd.concat(parts, ignore_index=True), tuned
 
 
 def means(images: pd.DataFrame) -> dict:
@@ -250,9 +311,10 @@ def means(images: pd.DataFrame) -> dict:
     return row
 
 
-def _pack(split: str, configuration: Mapping, profile: str) -> Pack:
+def real_pack(split: str, data: str = "auto", profile: str = "") -> Pack:
+    """Return the real micrographs of one of `SPLITS`; `data` and `profile` as for `micro_lib.data.packs.pack`."""
     name, part = ("pure_iron_serial", "test") if split == "iron" else ("ss316l_grains", split)
-    return pack(name, configuration["data"], part, profile=profile)
+    return pack(name, data, part, profile=profile)
 
 
 def _plan(configuration: Mapping, profile: str) -> dict:
