@@ -20,6 +20,7 @@ from micro_lib.core.runs import (
     merge_rows,
     provenance,
     read_json,
+    read_table,
     repository_root,
     write_json,
     write_table,
@@ -98,7 +99,8 @@ def run_sweep(
     """Run every configuration with every seed that is not done yet, and store the rows as they come.
 
     Whatever is killed, this process or a worker, the next call with the same arguments goes on: finished runs are
-    kept, others are run again, failed ones too.
+    kept, others are run again, failed ones too. A run whose row is in the stored table is finished, so a fresh clone
+    goes on from the committed rows; delete a row there and its folder here to run it again.
 
     Parameters
     ----------
@@ -115,7 +117,8 @@ def run_sweep(
         Holds ``manifest_<profile>.csv``, one row a run, the logs, and ``runs/<key>/`` with ``done.json`` or
         ``failed.json``.
     table : str or pathlib.Path
-        CSV table the rows are merged into; a row of the same `KEYS` is replaced.
+        CSV table the rows are merged into; a row of the same `KEYS` is replaced. What a run leaves as ``images.csv``,
+        one row an image, is kept beside it: ``<name>_runs.csv`` and ``<name>_images.csv``.
     workers : int
         Processes at a time, one thread each.
 
@@ -129,14 +132,14 @@ def run_sweep(
     records = manifest.to_dict("records")
     for record in records:
         (_run_folder(folder, record) / "failed.json").unlink(missing_ok=True)
-    missing = [record for record in records if not _collect(folder, record, table)]
+    missing = [r for r in records if not (_collect(folder, r, table) or _is_stored(r, table))]
     with tqdm(total=len(records), initial=len(records) - len(missing), unit="run", disable=None) as bar:
         for record in _finished(folder, missing, workers):
             if not _collect(folder, record, table):
                 error = read_json(_run_folder(folder, record) / "failed.json")["error"]
                 bar.write(f"failed: {record['configuration']} seed {record['seed']}: {error}")
             bar.update()
-    return _summary(folder, records)
+    return _summary(folder, records, table)
 
 
 def write_manifest(
@@ -220,11 +223,34 @@ def _run_folder(folder: Path, record: Mapping) -> Path:
 
 
 def _collect(folder: Path, record: Mapping, table: str | Path) -> bool:
-    done = _run_folder(folder, record) / "done.json"
-    if not done.is_file():
+    """Merge the row and the images of a finished run into the stored tables; tell whether it is finished."""
+    place = _run_folder(folder, record)
+    if not (place / "done.json").is_file():
         return False
-    merge_rows(table, pd.DataFrame([read_json(done)]), KEYS)
+    if (place / "images.csv").is_file():
+        images = read_table(place / "images.csv")
+        named = pd.DataFrame([{name: record[name] for name in KEYS}]).merge(images, how="cross")
+        merge_rows(images_table(table), named, (*KEYS, "split", "name"))
+    merge_rows(table, pd.DataFrame([read_json(place / "done.json")]), KEYS)  # last: a stored row means all is stored
     return True
+
+
+def images_table(table: str | Path) -> Path:
+    """Return where the scores of every image lie that belong to a table of runs."""
+    table = Path(table)
+    return table.with_name(f"{table.stem.removesuffix('_runs')}_images.csv")
+
+
+def _is_stored(record: Mapping, table: str | Path) -> bool:
+    return not _stored([record], table).empty
+
+
+def _stored(records: Sequence[Mapping], table: str | Path) -> pd.DataFrame:
+    """Rows of the stored table that belong to the records."""
+    if not Path(table).is_file():
+        return pd.DataFrame()
+    wanted = pd.DataFrame([{name: record[name] for name in KEYS} for record in records])
+    return read_table(table).merge(wanted, on=list(KEYS))
 
 
 def _finished(folder: Path, records: list[dict], workers: int) -> Iterator[dict]:
@@ -254,14 +280,13 @@ def _note_death(folder: Path, record: Mapping, job: submitit.Job) -> None:
         write_json(place / "failed.json", {"error": error, "traceback": job.stderr() or ""})
 
 
-def _summary(folder: Path, records: list[dict]) -> pd.DataFrame:
-    done = [read_json(path) for r in records if (path := _run_folder(folder, r) / "done.json").is_file()]
-    rows = pd.DataFrame(done)
-    print(f"{len(done)} of {len(records)} runs done")
-    if len(done):
+def _summary(folder: Path, records: list[dict], table: str | Path) -> pd.DataFrame:
+    rows = _stored(records, table)
+    print(f"{len(rows)} of {len(records)} runs done")
+    if len(rows):
         print(rows.groupby("configuration").size().rename("n").to_string())
         if rows["commit"].nunique() > 1:
-            print(f"the runs come from {rows['commit'].nunique()} commits; delete {folder / 'runs'} to repeat them all")
-    if failed := len(records) - len(done):
+            print(f"the runs come from {rows['commit'].nunique()} commits; delete their rows in {table} and {folder} to repeat them")
+    if failed := len(records) - len(rows):
         print(f"{failed} failed, see failed.json in {folder / 'runs'}; the same command tries them again")
     return rows

@@ -54,7 +54,7 @@ _TABLE = {
             "n_validation": 48,
             "image_px": 400,
             "working_scale": 0.5,
-            "stages": (Stage(128, 1, True), Stage(128, 8, False)),
+            "stages": (Stage(128, 1, True), Stage(128, 9, False)),
             "batch": 16,
             "learning_rate": 3e-3,
             "loss": "cross_entropy+dice",

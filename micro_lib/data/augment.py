@@ -69,7 +69,7 @@ class Jitter(v2.Transform):
         Largest share of displaced pixels; the share itself is drawn uniformly from 0 to this.
     """
 
-    def __init__(self, radius_px: int = 2, share: float = 0.5):
+    def __init__(self, radius_px: int = 1, share: float = 0.2):
         super().__init__()
         self.radius_px, self.share = radius_px, share
 
@@ -165,9 +165,9 @@ def picture_operations() -> v2.Transform:
     """Return random blur, jitter and white noise for a standardised image (mean 0, standard deviation 1)."""
     return v2.Compose(
         [
-            v2.RandomApply([v2.GaussianBlur(5, (0.4, 1.5))], 0.3),
-            v2.RandomApply([Jitter()], 0.2),
-            v2.RandomApply([RandomNoise(0.4)], 0.4),
+            v2.RandomApply([v2.GaussianBlur(5, (0.4, 1.0))], 0.15),
+            v2.RandomApply([Jitter()], 0.1),
+            v2.RandomApply([RandomNoise(0.15)], 0.3),
         ]
     )
 
