@@ -151,7 +151,7 @@ def scale_bar(ax: Axes, width_px: int, pixel_size_um: float) -> float:
     decade = 10.0 ** math.floor(math.log10(wanted))
     length = max(step * decade for step in (1, 2, 5) if step * decade <= wanted)
     share = length / (width_px * pixel_size_um)
-    outline = [withStroke(linewidth=4, foreground="black")]
+    outline = [withStroke(linewidth=3, foreground="black")]
     place = {"transform": ax.transAxes, "path_effects": outline, "color": "white"}
     ax.plot([0.95 - share, 0.95], [0.06, 0.06], linewidth=2.5, solid_capstyle="butt", **place)
     text = f"{length:g} µm" if length < 1000 else f"{length / 1000:g} mm"
