@@ -10,8 +10,7 @@ from micro_lib.application import segment
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.runs import read_table
 from micro_lib.data.files import write_micrograph
-from micro_lib.models import scaling
-from micro_lib.models import unet
+from micro_lib.models import scaling, unet
 from micro_lib.models.segmenter import Card, Segmenter
 
 SPACING = 24  # of the lattice below, px

@@ -131,3 +131,14 @@ def test_refusals(micrographs):
         Tiles(micrographs, 32, seed=1, mode="zoom")
     with pytest.raises(ValueError, match="no micrographs"):
         FixedTiles([], 32)
+
+
+def test_reducing_averages_grey_levels_and_takes_the_majority_of_the_mask():
+    image = np.array([[0, 100, 8, 8], [0, 100, 8, 8]], np.uint8)
+    mask = np.array([[0, 1, 0, 0], [0, 0, 1, 1]], np.uint8)
+    half = tiles.reduced(Labelled(image, mask), 0.5)
+    assert half.image.tolist() == [[50, 8]] and half.mask.tolist() == [[0, 1]]  # a quarter is none, a half is boundary
+    assert tiles.reduced(half, 1.0) is half
+    third = tiles.pool([micrograph(1, 96)], 1 / 3)[0]
+    assert third.image.shape == third.mask.shape == (32, 32) and set(np.unique(third.mask)) <= {0, 1}
+    assert third.mask.mean() == pytest.approx(micrograph(1, 96).mask.mean(), abs=0.05)

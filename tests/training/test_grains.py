@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
+from micro_lib.data.tiles import Labelled, reduced
 from micro_lib.models.segmenter import Segmenter
 from micro_lib.synthesis.presets import PARAMETERS
 from micro_lib.training import grains
@@ -59,18 +61,20 @@ def test_the_ceiling_holds_a_group_out_and_takes_as_many_steps(smoke, tmp_path, 
     training, validation, _ = seen["data"]
     bytes_of = lambda tiles: {tile.image.tobytes() for tile in tiles}  # noqa: E731
     assert not bytes_of(training) & bytes_of(validation)
-    records = grains._pack("development", grains.complete({}), "smoke").records
-    assert bytes_of(training) | bytes_of(validation) <= {r.image.tobytes() for r in records}
+    scale = settings("grains", "smoke")["working_scale"]
+    records = grains.real_pack("development", profile="smoke").records
+    seen_at = {r.name: reduced(Labelled(r.image, r.mask), scale).image.tobytes() for r in records}
+    assert bytes_of(training) | bytes_of(validation) <= set(seen_at.values())
     images = read_table(tmp_path / "images.csv")
     held = set(images["group"])
     assert len(held) == 1 and len(validation) == len(images)
-    assert bytes_of(validation) == {r.image.tobytes() for r in records if r.group in held}
+    assert bytes_of(validation) == {seen_at[r.name] for r in records if r.group in held}
 
 
 def test_every_group_is_held_out_by_some_seed():
-    plan = {"n_train": 8}
+    plan = settings("grains", "smoke")
     configuration = grains.complete("real labels")
-    records = grains._pack("development", configuration, "smoke").records
+    records = grains.real_pack("development", profile="smoke").records
     groups = {r.group for r in records}
     held = {grains.training_data(configuration, plan, seed, "smoke").held_group for seed in range(len(groups))}
     assert held == groups
@@ -116,11 +120,13 @@ def test_trained_range_spans_the_masks():
     def lattice(spacing):
         mask = np.zeros((240, 240), np.uint8)
         mask[::spacing] = mask[:, ::spacing] = 1
-        return grains.Labelled(mask, mask)
+        return Labelled(mask, mask)
 
     # Test lines lie 10 px apart, so spacings without common factors; some lines run along the lattice and lengthen it.
-    low, high = grains.trained_range_px([lattice(s) for s in (21, 31, 41, 61)])
+    lattices = [lattice(s) for s in (21, 31, 41, 61)]
+    low, high = grains.trained_range_px(lattices, 1.0)
     assert 20 < low < 27 and 55 < high < 70
+    assert grains.trained_range_px(lattices, 0.5) == pytest.approx((2 * low, 2 * high))
 
 
 @pytest.mark.parametrize(
