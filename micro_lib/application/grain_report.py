@@ -162,7 +162,8 @@ def _level(claim: dict, images: pd.DataFrame, score: str) -> dict:
     if "real labels" in table.index:
         why += f"; on this one the same network trained on real labels reaches {table.loc['real labels', score]:.3f}"
     verdict = "reproduced" if low <= published <= high else "not reproduced"
-    return {**claim, "ours": ours[score], "low": low, "high": high, "n": int(ours["groups"]), "verdict": verdict, "why": why}
+    found = {"ours": ours[score], "low": low, "high": high, "n": int(ours["groups"])}
+    return {**claim, **found, "verdict": verdict, "why": why}
 
 
 def _finding(claim: dict, images: pd.DataFrame) -> dict:
@@ -173,9 +174,8 @@ def _finding(claim: dict, images: pd.DataFrame) -> dict:
     rows = table.set_index(["against", "score"]).loc[asked]
     gain = rows.loc[("Otsu", "miou")]
     lost = [f"{score} against {other}" for (other, score), better in rows["better"].items() if not better]
-    why = "mean IoU above Otsu's threshold; " + (
-        f"no sure gain in {', '.join(lost)}" if lost else "F1, intercept and error are better too, all intervals beyond zero"
-    )
+    all_better = "F1, intercept and error are better too, all intervals beyond zero"
+    why = f"mean IoU above Otsu's threshold; {'no sure gain in ' + ', '.join(lost) if lost else all_better}"
     return {
         **claim,
         "ours": gain["difference"],

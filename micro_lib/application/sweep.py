@@ -286,7 +286,7 @@ def _summary(folder: Path, records: list[dict], table: str | Path) -> pd.DataFra
     if len(rows):
         print(rows.groupby("configuration").size().rename("n").to_string())
         if rows["commit"].nunique() > 1:
-            print(f"the runs come from {rows['commit'].nunique()} commits; delete their rows in {table} and {folder} to repeat them")
+            print(f"the runs come from {rows['commit'].nunique()} commits; delete rows in {table} to repeat them")
     if failed := len(records) - len(rows):
         print(f"{failed} failed, see failed.json in {folder / 'runs'}; the same command tries them again")
     return rows

@@ -242,6 +242,29 @@ def _checked(name: str, data: str, split: str, masks: str) -> _Source:
     return source
 
 
+def available(cache: str | Path = "") -> pd.DataFrame:
+    """Return where each pack would be taken from now, without reading or downloading anything.
+
+    Parameters
+    ----------
+    cache : str or pathlib.Path
+        As for `pack`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, found ("$MICRO_DATA", "download cache" or ""), otherwise (what happens where it is not found).
+    """
+    given, base = os.environ.get("MICRO_DATA", ""), Path(cache or pooch.os_cache("micro_lib"))
+    places = {"$MICRO_DATA": Path(given), "download cache": base} if given else {"download cache": base}
+    rows = []
+    for name, source in _SOURCES.items():
+        found = [place for place, folder in places.items() if (folder / name / "manifest.csv").is_file()]
+        otherwise = "get it by hand, see its card" if source.by_hand else "downloaded when asked for"
+        rows.append({"pack": name, "found": found[0] if found else "", "otherwise": "" if found else otherwise})
+    return pd.DataFrame(rows)
+
+
 def split_names(name: str, split: str) -> list[str]:
     """Return the committed list of record names of one split of a pack."""
     return (REGISTRY.parent / "splits" / f"{name}_{split}.txt").read_text(encoding="utf-8").split()

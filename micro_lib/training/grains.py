@@ -237,8 +237,10 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
         return segment_micrograph(segmenter, image, line_px=LINE_PX[split]).mask
 
     packs = {split: real_pack(split, configuration["data"], profile) for split in splits}
-    rows = pd.concat([score_pack(segment, split, source) for split, source in packs.items()], ignore_index=True)
-    return rows[(rows["split"] != "development") | (held_group == "") | (rows["group"] == held_group)]
+    if held_group:
+        held_out = tuple(r for r in packs["development"].records if r.group == held_group)
+        packs["development"] = replace(packs["development"], records=held_out)
+    return pd.concat([score_pack(segment, split, source) for split, source in packs.items()], ignore_index=True)
 
 
 def score_pack(segment: Callable[[np.ndarray, str], np.ndarray], split: str, source: Pack) -> pd.DataFrame:

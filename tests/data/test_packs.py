@@ -620,3 +620,15 @@ def test_every_pack_has_a_whole_card(name):
 
 def test_cards_are_of_packs_only():
     assert {card.stem for card in CARDS.glob("*.md")} == set(packs._SOURCES)
+
+
+def test_available_names_the_place_of_each_pack(tmp_path, monkeypatch):
+    (tmp_path / "given" / "uhcs").mkdir(parents=True)
+    (tmp_path / "given" / "uhcs" / "manifest.csv").write_text("name,specimen\n")
+    (tmp_path / "cache" / "nasa_ebc").mkdir(parents=True)
+    (tmp_path / "cache" / "nasa_ebc" / "manifest.csv").write_text("name,specimen\n")
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path / "given"))
+    table = packs.available(tmp_path / "cache").set_index("pack")
+    assert table.loc["uhcs", "found"] == "$MICRO_DATA" and table.loc["nasa_ebc", "found"] == "download cache"
+    assert table.loc["ss316l_grains", "otherwise"] == "get it by hand, see its card"
+    assert table.loc["pure_iron_serial", "otherwise"] == "downloaded when asked for"
