@@ -1,1 +1,1 @@
-"""Training segmentation of micrographs when labels are scarce: parametric, joint and adaptation methods in one place."""
+"""Training segmentation of micrographs when labels are scarce: parametric, joint and adaptation methods."""

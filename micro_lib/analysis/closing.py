@@ -9,12 +9,14 @@ from skimage.segmentation import find_boundaries, watershed
 DEPTH = 0.15  # a basin shallower than this in probability is no grain of its own; see notebook 05
 
 
-def close_boundaries(probability: ArrayLike, width_px: int, smoothing_px: float = 2.0, depth: float = DEPTH) -> NDArray[np.uint8]:
+def close_boundaries(
+    probability: ArrayLike, width_px: int, smoothing_px: float = 2.0, depth: float = DEPTH
+) -> NDArray[np.uint8]:
     """Draw the closed boundary network that a boundary probability implies.
 
-    Grain boundaries have no loose ends, thresholded probabilities do. The watershed of the smoothed probability, flooded
-    from its minima of at least `depth`, keeps a line where it parts two grains and drops it where it ends inside one;
-    lines are then drawn `width_px` wide, because width is a convention of whoever drew the truth.
+    Grain boundaries have no loose ends, thresholded probabilities do. The watershed of the smoothed probability,
+    flooded from its minima of at least `depth`, keeps a line where it parts two grains and drops it where it ends
+    inside one; lines are then drawn `width_px` wide, because width is a convention of whoever drew the truth.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Grain micrographs: from one row of parameters to image, boundary mask and grain labels (Trampert et al. 2021, 3.2.1).
 
 The order is the paper's: partial models (geometry, grain appearance, boundaries), then the simulated measurement. What
-the measurement does never touches mask or labels. Everything random comes from streams named after the partial model and
-keyed by the row's seed, so a changed appearance parameter leaves the geometry as it was.
+the measurement does never touches mask or labels. Everything random comes from streams named after the partial model
+and keyed by the row's seed, so a changed appearance parameter leaves the geometry as it was.
 """
 
 from collections.abc import Mapping
@@ -12,10 +12,9 @@ import numpy as np
 
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis import imaging
-from micro_lib.synthesis.fields import perlin
-from micro_lib.synthesis.smooth import smooth_field
+from micro_lib.synthesis.fields import perlin, smooth_field
 from micro_lib.synthesis.scenario import Micrograph
-from micro_lib.synthesis.tessellation import Geometry, draw, tessellate
+from micro_lib.synthesis.tessellation import Geometry, tessellate
 
 
 def render(row: Mapping) -> Micrograph:
@@ -28,7 +27,8 @@ def render(row: Mapping) -> Micrograph:
     Returns
     -------
     Micrograph
-        image (H, W) uint8 or uint16, mask (H, W) uint8 (0 grain, 1 boundary), labels (H, W) int32 from 1, pixel size in um.
+        image (H, W) uint8 or uint16, mask (H, W) uint8 (0 grain, 1 boundary), labels (H, W) int32 from 1, pixel size
+        in um.
     """
     # Numbers of a table's row are NumPy's, which would turn float32 fields into float64 ones; plain ones do not.
     p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
@@ -124,18 +124,19 @@ def _twins(labels: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarr
     step = np.where(twinned, rng.normal(0, p["twin_contrast"], count), 0)
     line = np.where(twinned & (rng.random(count) < 0.6), rng.uniform(0.05, p["twin_line"] + 0.05, count), 0)
     width = rng.uniform(0.7, 2.2, count)
-    middle, half, period, step, line, width = (v.astype(np.float32)[labels] for v in (middle, half, period, step, line, width))
+    of_grains = (middle, half, period, step, line, width)
+    middle, half, period, step, line, width = (values.astype(np.float32)[labels] for values in of_grains)
     _, across = _grain_axes(labels, angle)
     gap = np.abs((across - middle + period / 2) % period - period / 2) - half  # < 0 inside a band
     return step * (gap < 0) - line * np.clip(width + 0.5 - np.abs(gap), 0, 1)
 
 
 def _relief(geometry: Geometry, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Shading (H, W) of grains that stand proud: the slope towards the light of a surface rounded off at the boundaries."""
+    """Shading (H, W) of grains that stand proud: slope towards the light of a surface rounded off at the boundaries."""
     height = cv2.GaussianBlur(np.minimum(geometry.edge_px, 8), (0, 0), 2.5)
     light = rng.uniform(0, 2 * np.pi)
-    slope = np.cos(light) * cv2.Sobel(height, -1, 1, 0, scale=1 / 8) + np.sin(light) * cv2.Sobel(height, -1, 0, 1, scale=1 / 8)
-    return p["relief"] * slope
+    across, down = (cv2.Sobel(height, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    return p["relief"] * (np.float32(np.cos(light)) * across + np.float32(np.sin(light)) * down)
 
 
 # ---------------------------------------------------------------------------------------------- the boundaries

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 
-from micro_lib.synthesis.smooth import smooth_field
+from micro_lib.synthesis.fields import smooth_field
 
 FULL_SCALE = {8: 255, 16: 65535}
 
@@ -39,7 +39,8 @@ def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.
     h, w = surface.shape
     y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
     angle = rng.uniform(0, 2 * np.pi)
-    field = 1 + p["gradient"] * 0.5 * (math.cos(angle) * x + math.sin(angle) * y) - p["vignetting"] * 0.5 * (x**2 + y**2)
+    slope = math.cos(angle) * x + math.sin(angle) * y
+    field = 1 + p["gradient"] * 0.5 * slope - p["vignetting"] * 0.5 * (x**2 + y**2)
     light = surface * field
     if p["charging"]:
         light = light + p["charging"] * np.maximum(smooth_field((h, w), 0.35 * min(h, w), rng) - 0.5, 0)
@@ -47,7 +48,7 @@ def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.
 
 
 def focus(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Light blurred by a Gaussian of `blur_sigma_px`, `defocus` times wider on one side of the field than on the other."""
+    """Light blurred by a Gaussian of `blur_sigma_px`, up to 1 + `defocus` times wider where it is out of focus."""
     if p["blur_sigma_px"] <= 0:
         return light
     sharp = cv2.GaussianBlur(light, (0, 0), p["blur_sigma_px"])
@@ -72,7 +73,7 @@ def detect(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarra
 
 
 def digitise(signal: np.ndarray, p: Mapping) -> np.ndarray:
-    """Grey levels after contrast, brightness, gamma and, for the light-optical look, inversion; clipped to the bit depth."""
+    """Grey levels after contrast, brightness, gamma and, for the light-optical look, inversion, in the bit depth."""
     level = signal * np.float32(p["contrast"]) + np.float32(0.5 - 0.5 * p["contrast"] + p["brightness"])
     np.clip(level, 0, 1, out=level)
     if p["gamma"] != 1:

@@ -2,7 +2,8 @@
 
 `trampert` holds the paper's generator and nothing else. The other three switch on what real micrographs showed to be
 missing: `steel_316l` after the development part of the 316L pack, `iron` after what a nital etch of a single-phase
-metal generally looks like (no image of the iron pack was looked at), `broad` as a mixture of looks for unknown material.
+metal generally looks like (no image of the iron pack was looked at), `broad` as a mixture of looks for unknown
+material.
 """
 
 from scipy.stats import loguniform, uniform
@@ -95,7 +96,10 @@ def space_of(distributions: dict) -> Space:
     if unknown or missing:
         raise ValueError(f"not parameters of the grain generator: {unknown}; needed but missing: {missing}")
     return Space(
-        {name: Parameter(_distribution(distributions.get(name, off)), unit, doc) for name, (unit, off, doc) in PARAMETERS.items()}
+        {
+            name: Parameter(_distribution(distributions.get(name, off)), unit, doc)
+            for name, (unit, off, doc) in PARAMETERS.items()
+        }
     )
 
 
@@ -237,7 +241,10 @@ def mixture(looks: dict[str, dict], weights: dict[str, float], **common) -> dict
     names = {name for look in looks.values() for name in look} - set(common)
     off = {name: value for name, (_, value, _) in PARAMETERS.items()}
     cases = {name: {look: values.get(name, off[name]) for look, values in looks.items()} for name in names}
-    mixed = {name: Conditional("look", {look: _distribution(v) for look, v in case.items()}) for name, case in cases.items()}
+    mixed = {
+        name: Conditional("look", {look: _distribution(value) for look, value in case.items()})
+        for name, case in cases.items()
+    }
     return {"look": Choice(weights), **mixed, **common}
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from scipy.spatial import Delaunay
 
-from micro_lib.synthesis.smooth import smooth_field
+from micro_lib.synthesis.fields import smooth_field
 
 SUBPIXEL_BITS = 4  # polylines are drawn on a grid of 1/16 px
 SAMPLES = 13  # points a curved segment is drawn with
@@ -149,7 +149,7 @@ def draw(curves: np.ndarray, shape: tuple[int, int], width_px: int = 1) -> np.nd
 
 
 def grains_between(lines: np.ndarray) -> np.ndarray:
-    """Grain labels (H, W) int32, 1..N, of the regions that `lines` (H, W; > 0 on a line) part; line pixels go to the nearest."""
+    """Grain labels (H, W) int32, 1..N, of the regions that `lines` (> 0 on a line) part; lines go to the nearest."""
     _, parts = cv2.connectedComponents((lines == 0).view(np.uint8), connectivity=4)
     keep = np.bincount(parts.ravel()) >= SMALLEST_GRAIN_PX
     keep[0] = False  # the lines themselves
