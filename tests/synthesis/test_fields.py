@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis.fields import perlin
+from micro_lib.synthesis.fields import perlin, smooth_field
 
 
 def reference(shape, wavelengths, offset=(0, 0), **options):
@@ -115,3 +115,18 @@ def test_values_stay_within_one(seed, wavelength, octaves):
 def test_what_is_not_positive_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         perlin(**{"shape": (4, 4), "wavelength_px": 2, **bad})
+
+
+@pytest.mark.parametrize("scale", [3.0, 20.0])
+def test_smooth_fields_vary_over_their_scale(scale):
+    field = smooth_field((400, 300), scale, np.random.default_rng(2))
+    assert field.shape == (400, 300) and field.dtype == np.float32
+    assert abs(field.mean()) < 0.25 and 0.8 < field.std() < 1.25
+    near, far = int(scale / 3), int(3 * scale)
+    assert np.corrcoef(field[near:].ravel(), field[:-near].ravel())[0, 1] > 0.7
+    assert abs(np.corrcoef(field[far:].ravel(), field[:-far].ravel())[0, 1]) < 0.25
+
+
+def test_smooth_fields_repeat_with_their_generator():
+    one, other = (smooth_field((50, 70), 9.0, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(one, other)

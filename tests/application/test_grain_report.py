@@ -1,0 +1,102 @@
+"""Tables of the grain experiment against values worked out by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from micro_lib.application import grain_report
+from micro_lib.application.grain_report import SCORES, arm_of, claims, compare, stored_images, summarise
+from micro_lib.core.runs import write_table
+
+GROUPS = {"a1": "A", "a2": "A", "b1": "B", "c1": "C"}
+
+
+def rows(arm, miou, seed=1, split="test", generated=False, **scores):
+    """One row an image with a mean IoU each and other scores that follow it."""
+    table = []
+    for (name, group), value in zip(GROUPS.items(), miou, strict=True):
+        follow = {s: value if sign > 0 else 1 - value for s, sign in SCORES.items()}
+        names = {"arm": arm, "seed": seed, "split": split, "name": name, "group": group, "generated": generated}
+        table.append(names | follow | scores)
+    return pd.DataFrame(table)
+
+
+@pytest.mark.parametrize(
+    ("configuration", "arm"),
+    [
+        ({"preset": "broad", "data": "real"}, "broad"),
+        ({"preset": "trampert"}, "trampert"),
+        ({"labels": "development"}, "real labels"),
+        ({"preset": "broad", "ablate": "twins"}, "broad without twins"),
+        ({}, "broad"),
+    ],
+)
+def test_arms_are_named_by_their_configuration(configuration, arm):
+    assert arm_of(json.dumps(configuration)) == arm
+
+
+def test_summary_averages_seeds_first_then_images():
+    images = pd.concat([rows("broad", [0.5, 0.6, 0.7, 0.8], seed=1), rows("broad", [0.7, 0.8, 0.9, 1.0], seed=2)])
+    row = summarise(images, "test").iloc[0]
+    assert (row["seeds"], row["images"], row["groups"]) == (2, 4, 3)
+    assert row["miou"] == pytest.approx(np.mean([0.6, 0.7, 0.8, 0.9]))
+    assert row["miou_low"] < row["miou"] < row["miou_high"]
+
+
+def test_one_group_has_no_interval():
+    row = summarise(rows("broad", [0.5, 0.6, 0.7, 0.8]).assign(group="one"), "test").iloc[0]
+    assert row["miou"] == pytest.approx(0.65) and np.isnan(row["miou_low"])
+
+
+def test_a_constant_gain_is_found_exactly_and_called_better():
+    images = pd.concat([rows("broad", [0.6, 0.7, 0.8, 0.9]), rows("Otsu", [0.5, 0.6, 0.7, 0.8])])
+    table = compare(images, "test", "broad", ["Otsu", "absent"]).set_index("score")
+    assert set(table["against"]) == {"Otsu"} and (table["n"] == 3).all()
+    for score, sign in SCORES.items():
+        assert table.loc[score, ["difference", "low", "high"]].tolist() == pytest.approx([sign * 0.1] * 3)
+    assert table["better"].all()
+
+
+def test_arms_swapped_give_the_opposite_difference_and_are_not_better():
+    images = pd.concat([rows("broad", [0.6, 0.7, 0.8, 0.9]), rows("Otsu", [0.5, 0.65, 0.7, 0.7])])
+    one, other = compare(images, "test", "broad", ["Otsu"]), compare(images, "test", "Otsu", ["broad"])
+    np.testing.assert_allclose(one["difference"], -other["difference"])
+    np.testing.assert_allclose(one["low"], -other["high"])
+    assert one["better"].all() and not other["better"].any()
+
+
+def arms(ours, otsu, **options):
+    grain = rows("everything is grain", [0.4] * 4, **{**options, "error": 0.9})
+    return pd.concat([rows("broad", ours, **options), rows("Otsu", otsu, **options), grain], ignore_index=True)
+
+
+def test_claims_follow_the_scores():
+    better = claims(arms([0.7, 0.75, 0.7, 0.72], [0.5, 0.6, 0.5, 0.5]), profile="study").set_index("claim")
+    worse = claims(arms([0.5, 0.6, 0.5, 0.5], [0.7, 0.75, 0.7, 0.72]), profile="study").set_index("claim")
+    finding = "real grain boundaries are found by a model that saw no real label"
+    assert better.loc[finding, "verdict"] == "direction reproduced" and better.loc[finding, "ours"] > 0
+    assert worse.loc[finding, "verdict"] == "not reproduced" and "no sure gain" in worse.loc[finding, "why"]
+    level = "mean IoU on real grain micrographs, synthetic training only"
+    assert better.loc[level, "ours"] == pytest.approx(np.mean([0.7, 0.75, 0.7, 0.72]))
+    assert better.loc[level, "seeds"] == "1" and better.loc[level, "n"] == 3
+
+
+def test_a_published_number_within_the_interval_is_reproduced():
+    table = claims(arms([0.70, 0.79, 0.74, 0.75], [0.5] * 4), profile="study").set_index("claim")
+    assert table.loc["mean IoU on real grain micrographs, synthetic training only", "verdict"] == "reproduced"
+
+
+def test_generated_stand_ins_judge_nothing():
+    table = claims(arms([0.9] * 4, [0.5] * 4, generated=True), profile="smoke")
+    assert (table["verdict"] == "not run here").all() and table["ours"].isna().all()
+
+
+def test_stored_scores_of_one_profile_are_read(tmp_path):
+    configuration = json.dumps({"preset": "trampert"})
+    table = rows("", [0.5] * 4).drop(columns="arm").assign(configuration=configuration, profile="study")
+    write_table(pd.concat([table, table.assign(profile="quick")]), tmp_path / "grains_images.csv")
+    assert (stored_images("study", tmp_path)["arm"] == "trampert").sum() == 4
+    assert stored_images("paper", tmp_path).empty and stored_images("study", tmp_path / "none").empty
+    assert grain_report.LABEL_FREE == "broad"
