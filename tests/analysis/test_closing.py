@@ -81,5 +81,5 @@ def test_mirroring_commutes():
     ],
 )
 def test_bad_input_is_refused_with_words(probability, options):
-    with pytest.raises(ValueError, match="within 0 to 1|must be at least 1"):
+    with pytest.raises(ValueError, match=r"within 0 to 1|must be at least 1"):
         close_boundaries(probability, **{"width_px": 3, **options})
