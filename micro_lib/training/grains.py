@@ -13,7 +13,7 @@ from micro_lib.analysis.metrics import mean_intercept_px, redraw, score_boundari
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import out_dir, write_table
+from micro_lib.core.runs import commit, out_dir, read_table, write_table
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import Pack, pack
 from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
@@ -43,8 +43,11 @@ DEFAULTS = {
 # pixels either side of a boundary that the iron pack is defined by.
 SPLITS = ("development", "test", "iron")
 LINE_PX = {"development": 10, "test": 10, "iron": 4}
+# Mean intercept that a micrograph is scaled by, where it is known: that of the development groups' masks. That of the
+# iron is estimated by the segmenter itself.
+GRAIN_PX = {"development": 75.0, "test": 75.0, "iron": None}
 # Settings of the thresholding baseline tried on the development part.
-THRESHOLDS = {"sigma_px": (1.0, 2.0, 3.0, 4.0), "closing_px": (0, 5, 9), "min_area_px": (200, 1000)}
+THRESHOLDS = {"sigma_px": (1.0, 2.0, 3.0, 4.0), "closing_px": (0, 5, 9)}
 # Features of the generator and the parameters that make them; switched off one by one to see what mattered.
 FEATURES = {
     "sizes": ("size_spread", "fine_fraction", "fine_ratio"),
@@ -102,8 +105,9 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     Returns
     -------
     dict
-        Flat: the configuration in full; steps, images_seen, train_seconds, train_per_s, loader_per_s, waited;
-        validation_miou (on synthetic micrographs, or on the group of real tiles held out); grain_px_low and
+        Flat: the configuration in full; trained_at (commit of the training); steps, images_seen, train_seconds,
+        train_per_s, loader_per_s, waited; validation_miou (on synthetic micrographs, or on the group of real tiles held
+        out); grain_px_low and
         grain_px_high (trained range); and for ``development`` and, where asked for, ``test`` and ``iron``:
         n_<split>, <split>_generated and the means of `score_boundaries` over images as <split>_<score>.
 
@@ -115,31 +119,57 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     configuration = complete(configuration)
     plan = _plan(configuration, profile)
     folder = out_dir(_folder_name(configuration, seed, profile), str(out))
+    fit(configuration, plan, seed, profile, folder)
+    return judge(folder, configuration, profile)
+
+
+def judge(folder: str | Path, configuration: str | Mapping, profile: str = "") -> dict:
+    """Score the segmenter that a run left in `folder`, and renew its ``images.csv`` and the scores on its card.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Holds ``model.safetensors`` and ``history.csv``.
+    configuration, profile
+        As for `run`.
+
+    Returns
+    -------
+    dict
+        As of `run`.
+    """
+    configuration, folder = complete(configuration), Path(folder)
+    segmenter, history = Segmenter.load(folder / "model.safetensors"), read_table(folder / "history.csv")
+    card = segmenter.card
+    images = score(segmenter, configuration, card.training["held_group"], profile)
+    scores = means(images)
+    segmenter.card = replace(card, scores={k: v for k, v in scores.items() if "intercept_px" not in k})
+    write_table(images, folder / "images.csv")
+    segmenter.save(folder / "model.safetensors")
+    plan = _plan(configuration, profile)
+    used = {"architecture": plan["architecture"], "loss": plan["loss"], "trained_at": card.training["commit"]}
+    return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
+
+
+def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: Path) -> None:
+    """Train a segmenter and leave it, with its history, in `folder`; arguments as for `run`, all resolved."""
     data = training_data(configuration, plan, seed, profile)
     torch.manual_seed(stream_seed(seed, "network"))
     network = unet.build(plan["architecture"], 2, configuration["weights"], configuration["decoder_norm"])
     history = train(network, data.training, data.validation, _recipe(configuration, plan, seed), folder=folder)
+    described = {"profile": resolve(profile), "seed": seed, "n_images": plan["n_train"], "commit": commit()[0]}
     card = Card(
         plan["architecture"],
         configuration["decoder_norm"],
         GRAIN_BOUNDARY,
         trained_range_px(data.training, plan["working_scale"]),
+        training={**configuration, **described, "held_group": data.held_group},
         working_scale=plan["working_scale"],
         line_px=LINE_PX["development"],
     )
-    segmenter = Segmenter(network, card)
-    images = score(segmenter, configuration, data.held_group, profile)
-    scores = means(images)
-    described = {**configuration, "profile": resolve(profile), "seed": seed, "n_images": plan["n_train"]}
-    segmenter.card = replace(
-        card, training=described, scores={k: v for k, v in scores.items() if "intercept_px" not in k}
-    )
     write_table(history, folder / "history.csv")
-    write_table(images, folder / "images.csv")
-    segmenter.save(folder / "model.safetensors")
+    Segmenter(network, card).save(folder / "model.safetensors")
     (folder / CHECKPOINT).unlink()  # 60 MB that only an unfinished training needs
-    used = {"architecture": plan["architecture"], "loss": plan["loss"]}
-    return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
 
 
 def complete(configuration: str | Mapping) -> dict:
@@ -234,7 +264,7 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
     splits = SPLITS if configuration["score_test"] else SPLITS[:1]
 
     def segment(image, split):
-        return segment_micrograph(segmenter, image, line_px=LINE_PX[split]).mask
+        return segment_micrograph(segmenter, image, GRAIN_PX[split], LINE_PX[split]).mask
 
     packs = {split: real_pack(split, configuration["data"], profile) for split in splits}
     if held_group:

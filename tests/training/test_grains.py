@@ -148,3 +148,9 @@ def test_configurations_can_be_swept():
         assert set(grains.complete(name)) == set(grains.DEFAULTS)
     folders = {grains._folder_name(grains.complete(name), 1, "smoke") for name in grains.CONFIGURATIONS}
     assert len(folders) == len(grains.CONFIGURATIONS)
+
+
+def test_a_stored_model_is_judged_again_without_training(smoke, monkeypatch):
+    row, folder = smoke
+    monkeypatch.setattr(grains, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert grains.judge(folder, "broad", "smoke") == row
