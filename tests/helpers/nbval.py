@@ -12,7 +12,7 @@ _SANITIZE = ROOT / "tests" / "notebooks" / "sanitize.cfg"
 def environment(out: Path) -> dict[str, str]:
     """Return the environment in which notebooks run in tests: smoke, no real data, results in a temporary folder."""
     kept = {name: value for name, value in os.environ.items() if name not in {"MICRO_DATA", "PYTEST_ADDOPTS"}}
-    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH")]))
     return {**kept, "MICRO_PROFILE": "smoke", "MICRO_OUT": str(out), "PYTHONPATH": paths}
 
 

@@ -2,7 +2,7 @@
 
 import nbformat
 import pytest
-from helpers import example_notebook, nbval
+from helpers import example_notebook, nbval, slicing
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
@@ -11,51 +11,36 @@ NOTEBOOKS = sorted((nbval.ROOT / "notebooks").glob("*.ipynb"))
 # Notebook -> functions behind its checked cells; each is spoilt in turn, and nbval has to fail in a checked cell.
 FAULTS = {
     "03_example": ["micro_lib.core.labels:ClassMap.encode", "micro_lib.core.seeds:stream_seed"],
+    "00_check_environment": [
+        "micro_lib.core.profiles:settings",
+        "micro_lib.analysis.metrics:score_boundaries",
+        "micro_lib.synthesis.grains:render",
+    ],
+    "01_generator_design": [
+        "micro_lib.synthesis.tessellation:tessellate",
+        "micro_lib.synthesis.fields:perlin",
+        "micro_lib.synthesis.scenario:Space.sample",
+        "micro_lib.synthesis.imaging:detect",
+    ],
+    "03_grain_synthesis": [
+        "micro_lib.synthesis.scenario:Space.sample",
+        "micro_lib.synthesis.grains:render",
+        "micro_lib.analysis.grain_size:planimetric",
+    ],
+    "05_grain_segmentation": [
+        "micro_lib.synthesis.grains:render",
+        "micro_lib.analysis.grain_size:measure",
+        "micro_lib.analysis.metrics:score_boundaries",
+    ],
 }
 
-# Run in the notebook before its setup cell, so that whatever imports the function afterwards gets the spoilt one.
-SPOIL = """
-def _spoil(target):
-    import functools, importlib, sys
-    import numpy as np, pandas as pd
 
-    def wrong(value):
-        if isinstance(value, pd.DataFrame):
-            return value.apply(lambda column: wrong(column.to_numpy()))
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-            return (value + 1).astype(value.dtype) if value.dtype.kind != "b" else ~value
-        if isinstance(value, tuple):
-            parts = [wrong(part) for part in value]
-            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-        if isinstance(value, dict):
-            return {{name: wrong(part) for name, part in value.items()}}
-        return value * 1.5 + 1 if isinstance(value, (int, float, np.number)) else value
-
-    module, _, path = target.partition(":")
-    owner, names = importlib.import_module(module), path.split(".")
-    for name in names[:-1]:
-        owner = getattr(owner, name)
-    right = getattr(owner, names[-1])
-    spoilt = functools.wraps(right)(lambda *a, **k: wrong(right(*a, **k)))
-    setattr(owner, names[-1], spoilt)
-    for other in [module for name, module in list(sys.modules.items()) if name.startswith("micro_lib.")]:
-        for name, value in list(vars(other).items()):
-            if value is right:
-                setattr(other, name, spoilt)
-
-_spoil({target!r})
-del _spoil
-"""
-
-
-def spoilt(path, target, folder):
-    """Write a copy of a notebook in which a function returns wrong values; it ends with the last checked cell."""
-    notebook = nbformat.read(path, as_version=4)
-    code = [i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    last = max(i for i in code if "NBVAL_CHECK_OUTPUT" in notebook.cells[i].source)
-    cells = notebook.cells[: last + 1]
-    cells.insert(code[0] + 1, new_code_cell(SPOIL.format(target=target)))
-    notebook.cells = cells
+def checked_part(path, folder, target=""):
+    """Write the part of a notebook that its checked cells depend on; a function of it returns wrong values if named."""
+    notebook = slicing.checked_part(nbformat.read(path, as_version=4))
+    if target:
+        # Before the setup, so that whatever imports the function afterwards gets the spoilt one.
+        notebook.cells.insert(1, new_code_cell(f"from helpers.spoil import spoil\nspoil({target!r})"))
     copy = folder / path.name
     nbformat.write(notebook, copy)
     return copy
@@ -94,15 +79,25 @@ def test_the_example_passes(example, tmp_path):
 CASES = [(name, target) for name, targets in FAULTS.items() for target in targets]
 
 
+def path_of(name, example):
+    return example if name == "03_example" else nbval.ROOT / "notebooks" / f"{name}.ipynb"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_checked_cells_agree_without_a_fault(name, example, tmp_path):
+    result = nbval.run(checked_part(path_of(name, example), tmp_path), tmp_path / "out")
+    assert result.returncode == 0, result.stdout[-6000:]
+
+
 @pytest.mark.parametrize("name, target", CASES)
 def test_a_fault_in_a_function_is_noticed(name, target, example, tmp_path):
-    path = example if name == "03_example" else nbval.ROOT / "notebooks" / f"{name}.ipynb"
-    result = nbval.run(spoilt(path, target, tmp_path), tmp_path / "out")
+    result = nbval.run(checked_part(path_of(name, example), tmp_path, target), tmp_path / "out")
     assert noticed(result), result.stdout[-6000:]
 
 
-def test_a_function_behind_no_checked_cell_is_not_noticed(example, tmp_path):
-    result = nbval.run(spoilt(example, "micro_lib.core.labels:ClassMap.to_json", tmp_path), tmp_path / "out")
+def test_a_fault_in_a_function_behind_no_checked_cell_is_not_noticed(example, tmp_path):
+    copy = checked_part(example, tmp_path, "micro_lib.core.labels:ClassMap.to_json")
+    result = nbval.run(copy, tmp_path / "out")
     assert result.returncode == 0 and not noticed(result)
 
 
