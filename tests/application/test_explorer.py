@@ -40,7 +40,7 @@ def test_pictures_are_what_the_generator_renders():
     explorer = Explorer(preset("trampert"), ["blur_sigma_px"], seed=4)
     made = render(preset("trampert").replace().sample(1, 4).iloc[0].to_dict() | {"height_px": 256, "width_px": 256})
     assert shown(explorer).shape == (256, 256)
-    assert np.abs(shown(explorer).astype(float) - made.image).mean() < 4  # JPEG
+    assert np.abs(shown(explorer).astype(float) - made.image).mean() < 6  # JPEG; another micrograph differs by 50
     reddish = shown(explorer, 1)[..., 0].astype(float) - shown(explorer, 1)[..., 2]
     assert reddish[made.mask == 1].mean() > 60 > 10 > abs(reddish[made.mask == 0].mean())
 
