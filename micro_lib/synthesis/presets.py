@@ -17,7 +17,7 @@ PARAMETERS = {
     "width_px": ("px", 512, "width of the image"),
     "pixel_size_um": ("um", 1.0, "edge of a pixel"),
     # geometry
-    "grain_diameter_px": ("px", None, "diameter of the circle that has the mean grain's area"),
+    "grain_diameter_px": ("px", None, "diameter of the circle with the area of a mean grain, outside the finer areas"),
     "lloyd_steps": ("1", 0, "centroidal relaxations of the random seeds; more make grains more alike"),
     "size_spread": ("1", 0.0, "how unevenly seeds are scattered: spread of the log of the local grain diameter"),
     "fine_fraction": ("1", 0.0, "share of the area with finer grains (bimodal sizes)"),

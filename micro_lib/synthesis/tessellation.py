@@ -149,10 +149,15 @@ def draw(curves: np.ndarray, shape: tuple[int, int], width_px: int = 1) -> np.nd
 
 
 def grains_between(lines: np.ndarray) -> np.ndarray:
-    """Grain labels (H, W) int32, 1..N, of the regions that `lines` (> 0 on a line) part; lines go to the nearest."""
+    """Grain labels (H, W) int32, 1..N, of the regions that `lines` (> 0 on a line) part; lines go to the nearest.
+
+    Raises ValueError where no region is large enough to be a grain.
+    """
     _, parts = cv2.connectedComponents((lines == 0).view(np.uint8), connectivity=4)
     keep = np.bincount(parts.ravel()) >= SMALLEST_GRAIN_PX
     keep[0] = False  # the lines themselves
+    if not keep.any():
+        raise ValueError(f"boundaries leave no grain of {SMALLEST_GRAIN_PX} px; raise grain_diameter_px")
     labels = np.take(np.where(keep, np.cumsum(keep), 0).astype(np.int32), parts)
     free = labels == 0
     _, nearest = cv2.distanceTransformWithLabels(free.view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)

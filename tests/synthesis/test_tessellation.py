@@ -330,3 +330,8 @@ def test_one_thread_and_many_draw_the_same():
         cv2.setNumThreads(before)
     for one, many in zip(results[0], results[1], strict=True):
         np.testing.assert_array_equal(one, many)
+
+
+def test_boundaries_that_leave_no_grain_are_refused_with_words():
+    with pytest.raises(ValueError, match="raise grain_diameter_px"):
+        tessellation.grains_between(np.full((20, 30), 255, np.uint8))
