@@ -37,7 +37,7 @@ def spoil(target: str) -> None:
 def wrong(value):
     """Return a value of the same kind, but wrong: half of an array is lost, a number is too large."""
     if isinstance(value, pd.DataFrame):
-        return value.apply(lambda column: wrong(column.to_numpy()))
+        return pd.DataFrame({name: wrong(column.to_numpy()) for name, column in value.items()}, index=value.index)
     if isinstance(value, np.ndarray) and value.size > 1 and value.dtype.kind in "biuf":
         value = value.copy()
         value[..., : value.shape[-1] // 2] = value.flat[0]

@@ -14,7 +14,7 @@ FAULTS = {
     "00_check_environment": [
         "micro_lib.core.profiles:settings",
         "micro_lib.analysis.metrics:score_boundaries",
-        "micro_lib.synthesis.grains:render",
+        "micro_lib.analysis.metrics:confusion",
     ],
     "01_generator_design": [
         "micro_lib.synthesis.tessellation:tessellate",
