@@ -111,7 +111,7 @@ class Frozen(Distribution):
             raise ValueError(f"{self} is no distribution; scipy.stats.{self.name} tells the ranges allowed")
 
     def quantile(self, u, columns):
-        values = self.scipy.ppf(u)
+        values = np.clip(self.scipy.ppf(u), *self.scipy.support())  # rounding near 1 leaves the support of some
         return values.astype(np.int64) if self._discrete else values
 
     def rank(self, values, columns):
