@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,10 @@ def run(configuration, seed, profile, out):
 
 def nested(configuration, seed, profile, out):
     return {"value": [1, 2]}
+
+def imaged(configuration, seed, profile, out):
+    (out / "images.csv").write_text(f"split,name,score\\ntest,one,{seed}\\ntest,two,{configuration['a']}\\n")
+    return run(configuration, seed, profile, out)
 """
 
 
@@ -200,3 +205,25 @@ def test_named_sweeps_take_configurations_and_seeds_from_the_experiment(tmp_path
     assert str(seen["table"]).startswith(str(tmp_path)), "smoke rows stay out of the stored tables"
     with pytest.raises(ValueError, match="no configuration irn; there are broad"):
         sweep.run_named("grains", only=["irn"])
+
+
+def test_a_fresh_clone_goes_on_from_the_stored_rows(place):
+    first = run(place, [{"a": 1}], seeds=(1,))
+    shutil.rmtree(place / "sweep")
+    rows = run(place, [{"a": 1}], seeds=(1, 2))
+    assert calls(place) == ["1 1", "1 2"], "a run whose row is stored was repeated"
+    assert sorted(rows["value"]) == [11, 12] and first["value"].tolist() == [11]
+
+
+def test_scores_of_every_image_are_stored_beside_the_rows_and_never_doubled(place):
+    for _ in range(2):
+        run(place, [{"a": 7}], name="imaged")
+    images = read_table(sweep.images_table(place / "table.csv"))
+    assert sweep.images_table("figures/grains_runs.csv") == Path("figures/grains_images.csv")
+    assert images[["seed", "name", "score"]].values.tolist() == [
+        [1, "one", 1],
+        [1, "two", 7],
+        [2, "one", 2],
+        [2, "two", 7],
+    ]
+    assert set(sweep.KEYS) <= set(images.columns)
