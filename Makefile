@@ -66,7 +66,7 @@ test: setup
 	@$(RUN) -m pytest
 
 bench: setup
-	@$(RUN) -m pytest tests/benchmarks --benchmark-only
+	@$(RUN) -m pytest tests/benchmarks --benchmark-enable --benchmark-only
 
 lint: setup
 	@$(RUN) -m ruff check .
