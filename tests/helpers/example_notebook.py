@@ -25,7 +25,7 @@ out = runs.out_dir("03_example", OUT)"""
 CLAIM = "## The claim\n\nTwo and two make four; anything else counts as not reproduced."
 
 CHECKED = (
-    "# NBVAL_CHECK_OUTPUT\nprint(labels.GRAIN_BOUNDARY.encode([[0, 255]]).tolist())",
+    "# NBVAL_CHECK_OUTPUT\nprint(labels.GRAIN_BOUNDARY.encode([[255, 0, 0, 255]]).tolist())",
     '# NBVAL_CHECK_OUTPUT\nprint(seeds.stream_seed(SEED, "example"))',
     "# NBVAL_CHECK_OUTPUT\nprint(tables.rounded(0.123456))",
 )
