@@ -84,7 +84,7 @@ def _interval(each: pd.DataFrame, score: str) -> dict:
 
 
 def compare(images: pd.DataFrame, split: str, arm: str, against: Sequence[str]) -> pd.DataFrame:
-    """Return the differences of one arm to others on the same images: a paired bootstrap over groups.
+    """Return the differences of one arm to others on the same images and seeds: a paired bootstrap over groups.
 
     Parameters
     ----------
@@ -93,19 +93,24 @@ def compare(images: pd.DataFrame, split: str, arm: str, against: Sequence[str]) 
     arm : str
         The arm that is judged.
     against : sequence of str
-        The arms it is compared with; those without scores are left out.
+        The arms it is compared with; those without scores for the same seeds are left out.
 
     Returns
     -------
     pandas.DataFrame
-        against, score, difference (arm minus other), low, high (95 %), n (groups), better: the whole interval lies on
-        the good side of zero.
+        against, seeds (that both were trained with), score, difference (arm minus other), low, high (95 %), n (groups),
+        better: the whole interval lies on the good side of zero.
     """
     chosen = images[images["split"] == split].sort_values("name")
     rows = []
     for other in (name for name in against if (chosen["arm"] == name).any()):
-        a, b = (chosen[chosen["arm"] == name].groupby(["name", "group"])[list(SCORES)].mean() for name in (arm, other))
+        ours, theirs = (chosen[chosen["arm"] == name] for name in (arm, other))
+        if theirs["seed"].notna().any():  # what needs no training has no seed
+            ours = ours[ours["seed"].isin(theirs["seed"])]
+        a, b = (part.groupby(["name", "group"])[list(SCORES)].mean() for part in (ours, theirs))
         shared = a.index.intersection(b.index)  # the ceiling scores each development image in some seeds only
+        if shared.empty:
+            continue
         groups = shared.get_level_values("group")
         for score, sign in SCORES.items():
             found = paired_cluster_bootstrap(
@@ -113,8 +118,9 @@ def compare(images: pd.DataFrame, split: str, arm: str, against: Sequence[str]) 
             )
             better = sign * found.low > 0 and sign * found.high > 0
             values = {"difference": found.estimate, "low": found.low, "high": found.high, "n": found.n}
-            rows.append({"against": other, "score": score, **values, "better": better})
-    return pd.DataFrame(rows)
+            rows.append({"against": other, "seeds": ours["seed"].nunique(), "score": score, **values, "better": better})
+    columns = ["against", "seeds", "score", "difference", "low", "high", "n", "better"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def claims(images: pd.DataFrame, *, profile: str, notebook: str = "05_grain_segmentation") -> pd.DataFrame:

@@ -351,5 +351,5 @@ def save(fig: Figure, folder: str | Path, name: str) -> Path:
     """
     path = Path(folder) / f"{name}.png"
     with atomic_path(path) as temporary:
-        fig.savefig(temporary, metadata={"Software": None})
+        fig.savefig(temporary, metadata={"Software": None}, bbox_inches="tight", pad_inches=0.05)
     return path

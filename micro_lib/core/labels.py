@@ -79,11 +79,11 @@ class ClassMap:
             raise MaskError(f"class map {self.name!r} reads {expected}; found shape {raw.shape}, {raw.dtype}")
         levels = _packed(raw) if self.is_rgb else raw.astype(np.int64)
         known = {_pack(value) if self.is_rgb else int(value): i for value, i in self.values.items()}
-        found, inverse = np.unique(levels, return_inverse=True)
-        if unknown := [value for value in found.tolist() if value not in known]:
-            raise MaskError(self._complaint(unknown, levels))
-        ids = np.array([known[value] for value in found.tolist()], dtype=np.uint8)
-        return ids[inverse].reshape(raw.shape[:2])
+        known_levels = np.array(sorted(known))
+        place = np.searchsorted(known_levels, levels).clip(max=len(known) - 1)
+        if (known_levels[place] != levels).any():
+            raise MaskError(self._complaint(sorted(set(np.unique(levels).tolist()) - set(known)), levels))
+        return np.array([known[level] for level in known_levels.tolist()], np.uint8)[place]
 
     def _complaint(self, unknown: list[int], levels: np.ndarray) -> str:
         shown = [_unpack(value) if self.is_rgb else value for value in unknown[:8]]

@@ -67,6 +67,21 @@ def test_arms_swapped_give_the_opposite_difference_and_are_not_better():
     assert one["better"].all() and not other["better"].any()
 
 
+def test_arms_are_compared_on_the_seeds_both_were_trained_with():
+    ours = [rows("broad", [0.6, 0.6, 0.6, 0.6], seed=1), rows("broad", [0.9, 0.9, 0.9, 0.9], seed=2)]
+    theirs = rows("broad without twins", [0.5, 0.5, 0.5, 0.5], seed=1)
+    table = compare(pd.concat([*ours, theirs]), "test", "broad", ["broad without twins"]).set_index("score")
+    assert (table["seeds"] == 1).all() and table.loc["miou", "difference"] == pytest.approx(0.1)
+    assert compare(pd.concat([*ours, theirs.assign(seed=3)]), "test", "broad", ["broad without twins"]).empty
+
+
+def test_what_needs_no_training_is_compared_with_all_seeds():
+    ours = [rows("broad", [0.6, 0.6, 0.6, 0.6], seed=1), rows("broad", [0.8, 0.8, 0.8, 0.8], seed=2)]
+    table = compare(pd.concat([*ours, rows("Otsu", [0.5] * 4).assign(seed=np.nan)]), "test", "broad", ["Otsu"])
+    row = table.set_index("score").loc["miou"]
+    assert row["seeds"] == 2 and row["difference"] == pytest.approx(0.2)
+
+
 def arms(ours, otsu, **options):
     grain = rows("everything is grain", [0.4] * 4, **{**options, "error": 0.9})
     return pd.concat([rows("broad", ours, **options), rows("Otsu", otsu, **options), grain], ignore_index=True)
