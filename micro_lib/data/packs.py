@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -27,6 +28,8 @@ from micro_lib.data.files import read_mask, read_micrograph, write_mask
 from micro_lib.data.formats import MicrographError, read_raw
 
 DATA = ("auto", "real", "generated")
+# Columns of a manifest that a Record carries on. oxide_fraction: share of the pixels that are thermally grown oxide.
+ATTRIBUTES = ("oxide_fraction",)
 REGISTRY = Path(__file__).resolve().parents[2] / "data" / "registry.csv"
 GIVE_UP_S = 5.0  # without an answer, or without a byte, for this long the network counts as absent
 _RETRIES = 2  # of a file that came broken
@@ -46,6 +49,7 @@ class Record(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 class ids
     group: str  # overlap group or specimen: never split within one
     pixel_size_um: float | None
+    attributes: Mapping[str, float] = MappingProxyType({})  # what else is known of it; see `ATTRIBUTES`
 
 
 @dataclass(frozen=True)
@@ -317,7 +321,8 @@ def _read_record(folder: Path, row: Mapping, group: str, masks: str, class_map: 
     if mask.shape != image.pixels.shape:
         expected = f"{image.pixels.shape}, the size of its image"
         raise MicrographError(folder / masks / file, f"a mask of {mask.shape}", expected, "Get the pack anew.")
-    return Record(str(row["name"]), image.pixels, mask, group, image.pixel_size_um)
+    attributes = {name: float(row[name]) for name in ATTRIBUTES if name in row}
+    return Record(str(row["name"]), image.pixels, mask, group, image.pixel_size_um, attributes)
 
 
 def _crack_tiles(coatings: Sequence[Record]) -> tuple[Record, ...]:
@@ -330,8 +335,10 @@ def _crack_tiles(coatings: Sequence[Record]) -> tuple[Record, ...]:
                 window = np.s_[y : y + 128, x : x + 128]
                 if label := _tile_label(record.mask[window]):
                     crack = (record.mask[window] == 2).astype(np.uint8)
+                    oxide = {"oxide_fraction": round(float((record.mask[window] == 1).mean()), 3)}
                     name = f"{label}_{record.name}_y{y:04d}_x{x:04d}"
-                    tiles.append(Record(name, record.image[window].copy(), crack, record.group, record.pixel_size_um))
+                    image = record.image[window].copy()
+                    tiles.append(Record(name, image, crack, record.group, record.pixel_size_um, oxide))
     return tuple(sorted(tiles, key=lambda tile: tile.name))
 
 

@@ -483,6 +483,7 @@ def test_crack_windows_follow_their_rule():
     mask[:, 77:] = 0  # 77 of 128 columns are oxide: 60.2 %
     (tile,) = packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)])
     assert (tile.name, tile.group) == ("nocrack_c_y0000_x0000", "s1")
+    assert tile.attributes == {"oxide_fraction": round(77 / 128, 3)}
     mask[:, 76:] = 0
     assert packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)]) == ()
 
@@ -528,6 +529,7 @@ def test_crack_tiles_cut_from_the_coatings_equal_the_pack():
     assert len(stored) == 463
     assert [tile.name for tile in cut] == [tile.name for tile in stored]
     assert [tile.group for tile in cut] == [tile.group for tile in stored]
+    assert [tile.attributes for tile in cut] == [tile.attributes for tile in stored]
     for one, other in zip(cut, stored, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
         np.testing.assert_array_equal(one.mask, other.mask)
