@@ -273,6 +273,67 @@ class Empirical(Distribution):
 
 
 @dataclass(frozen=True)
+class Kernel(Distribution):
+    """One kernel of an `Empirical` density: that of the measured thing another parameter picks by its place.
+
+    Several such parameters that share a picker, `Integers(0, N - 1)`, follow the joint kernel density of the N things,
+    so what was measured together stays correlated, while each alone follows `Empirical` of its values.
+
+    Attributes
+    ----------
+    on : str
+        The parameter that picks.
+    values : sequence of float
+        A measurement of each thing, within the bounds.
+    bandwidth : float, optional
+        As for `Empirical`.
+    low, high : float
+        Bounds, infinite unless given.
+    whole : bool
+        Round to the next whole number, for counts; bounds that are whole numbers stay so.
+    """
+
+    on: str
+    values: tuple[float, ...]
+    bandwidth: float | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    whole: bool = False
+
+    def __post_init__(self):
+        marginal = Empirical(self.values, self.bandwidth, self.low, self.high)
+        for field in dataclasses.fields(marginal):
+            object.__setattr__(self, field.name, getattr(marginal, field.name))
+
+    @property
+    def needs(self):
+        return (self.on,)
+
+    def check(self) -> None:
+        Empirical(self.values, self.bandwidth, self.low, self.high).check()
+
+    def _kernels(self, columns):
+        centre = np.array(self.values)[columns[self.on]]
+        low, high = (self.low - centre) / self.bandwidth, (self.high - centre) / self.bandwidth
+        return centre, special.ndtr(low), special.ndtr(high)
+
+    def quantile(self, u, columns):
+        centre, below, above = self._kernels(columns)
+        values = centre + self.bandwidth * special.ndtri(below + u * (above - below))
+        values = np.clip(values, self.low, self.high)
+        return np.rint(values).astype(np.int64) if self.whole else values
+
+    def rank(self, values, columns):
+        centre, below, above = self._kernels(columns)
+        ends = (np.rint(values) - 0.5, np.rint(values) + 0.5) if self.whole else (values, values)
+        ranks = [(special.ndtr((end - centre) / self.bandwidth) - below) / (above - below) for end in ends]
+        return tuple(np.clip(ranks, 0, 1))
+
+    def __str__(self) -> str:
+        return f"kernel, bandwidth {self.bandwidth:.3g}, about one of {len(self.values)} values, picked by {self.on}"
+
+
+@dataclass(frozen=True)
 class Conditional(Distribution):
     """A distribution for each value of another parameter, which must be a choice, a constant or integers."""
 
@@ -374,7 +435,7 @@ def _distribution(given) -> Distribution:
         return Frozen.of(given)
     raise TypeError(
         f"{given!r} is no distribution: give a frozen one of scipy.stats such as uniform(2, 3), or Integers, Choice, "
-        "Constant, Empirical, Conditional or Scaled"
+        "Constant, Empirical, Kernel, Conditional or Scaled"
     )
 
 
@@ -471,6 +532,11 @@ class Space(Mapping[str, Parameter]):
             if any(isinstance(value, str) for value in outcomes):
                 raise ValueError(f"is scaled by {distribution.by}, which is no number")
             self._check_needs(distribution.distribution)
+        elif isinstance(distribution, Kernel):
+            outcomes = self[distribution.on].distribution.outcomes(self)
+            count = len(distribution.values)
+            if outcomes is None or not all(isinstance(i, numbers.Integral) and 0 <= i < count for i in outcomes):
+                raise ValueError(f"is picked by {distribution.on}, which must be whole numbers from 0 to {count - 1}")
         elif isinstance(distribution, Conditional):
             outcomes = self[distribution.on].distribution.outcomes(self)
             if outcomes is None:
@@ -699,7 +765,7 @@ class Space(Mapping[str, Parameter]):
             raise ValueError(f"{path}: {error}") from error
 
 
-_KINDS = {kind.__name__: kind for kind in (Integers, Choice, Constant, Empirical, Conditional, Scaled)}
+_KINDS = {kind.__name__: kind for kind in (Integers, Choice, Constant, Empirical, Kernel, Conditional, Scaled)}
 
 
 def _encode(value):
