@@ -74,9 +74,10 @@ _TABLE = {
             "architecture": "dynamic_resnet50",
         },
     },
-    # Section 3.3: validation images, worst share, variations of each. `stages` and then `cycle`, repeated until the
-    # validation IoU rises by less than `plateau` (mean IoU), make the base; `finetune` is what every arm does on top,
-    # `finetune_images` tiles an epoch in all rounds together. The last three train at `finetune_rate`.
+    # Section 3.3: validation images, worst share, variations of each. `stages` and then `cycle`, at most `max_cycles`
+    # times but until the mean IoU of `n_watched` validation images rises by less than `plateau`, make the base;
+    # `finetune` is what every arm does on top, `finetune_images` tiles an epoch in all rounds together. `cycle` and
+    # `finetune` train at `finetune_rate`.
     "adaptive": {
         "smoke": {
             "seeds": (1,),
@@ -165,6 +166,67 @@ _TABLE = {
             "learning_rate": 3e-3,
             "loss": "cross_entropy",
             "architecture": "dynamic_resnet50",
+        },
+    },
+    # Trampert et al. 2021, section 3.1.2: 99,140 synthetic tiles, 79,312/19,828, batch 3584, head 4 epochs, then all 5;
+    # real tiles batch 64, 10 and 10 epochs; 200 runs. Whatever the number of tiles, a stage on real ones takes at least
+    # `min_steps`. `n_textures` is the pool that backgrounds are drawn from, of a dictionary of `max_patches`.
+    "cracks": {
+        "smoke": {
+            "seeds": (1,),
+            "n_train": 16,
+            "n_validation": 8,
+            "n_textures": 3,
+            "max_patches": 500,
+            "synthetic_epochs": (1, 1),
+            "synthetic_batch": 8,
+            "real_epochs": (1, 1),
+            "real_batch": 8,
+            "min_steps": 2,
+            "find_steps": 16,
+            "architecture": "lite0",
+        },
+        "quick": {
+            "seeds": (1,),
+            "n_train": 480,
+            "n_validation": 96,
+            "n_textures": 120,
+            "max_patches": 14_000,
+            "synthetic_epochs": (1, 2),
+            "synthetic_batch": 32,
+            "real_epochs": (2, 4),
+            "real_batch": 32,
+            "min_steps": 10,
+            "find_steps": 30,
+            "architecture": "lite0",
+        },
+        "study": {
+            "seeds": tuple(range(1, 13)),
+            "n_train": 1600,
+            "n_validation": 200,
+            "n_textures": 400,
+            "max_patches": 14_000,
+            "synthetic_epochs": (1, 3),
+            "synthetic_batch": 32,
+            "real_epochs": (10, 10),
+            "real_batch": 32,
+            "min_steps": 30,
+            "find_steps": 50,
+            "architecture": "lite0",
+        },
+        "paper": {
+            "seeds": tuple(range(1, 201)),
+            "n_train": 79_312,
+            "n_validation": 19_828,
+            "n_textures": 99_140,
+            "max_patches": 14_000,
+            "synthetic_epochs": (4, 5),
+            "synthetic_batch": 3584,
+            "real_epochs": (10, 10),
+            "real_batch": 64,
+            "min_steps": 30,
+            "find_steps": 100,
+            "architecture": "resnet50",
         },
     },
 }
