@@ -28,7 +28,11 @@ from micro_lib.core.runs import (
 
 # Name of a sweep -> module of the experiment: run(configuration, seed, profile, out), which returns a flat row, and
 # CONFIGURATIONS, name -> configuration.
-SWEEPS = {"adaptive": "micro_lib.training.adaptive", "grains": "micro_lib.training.grains"}
+SWEEPS = {
+    "adaptive": "micro_lib.training.adaptive",
+    "cracks": "micro_lib.training.cracks",
+    "grains": "micro_lib.training.grains",
+}
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -1,0 +1,66 @@
+"""What several runs need and one makes: trained weights and facts in a file beside the runs, made once."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from micro_lib.core.runs import atomic_path, build_dir
+
+ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
+
+
+class Made(NamedTuple):
+    """Weights by name (may be none), and plain facts about how they came about."""
+
+    states: dict[str, torch.Tensor]
+    facts: dict
+
+
+def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes for a key: from its file if there is one, else made now and left there.
+
+    Processes that want the same at the same time wait for the first of them. A file counts for the code it was made
+    with, so a change of the package never meets weights of before.
+
+    Parameters
+    ----------
+    experiment : str
+        The files lie in ``<build folder>/<experiment>/shared``.
+    key : mapping
+        Everything that decides the result; plain values.
+    make : callable
+        Called without arguments where there is no file.
+
+    Returns
+    -------
+    Made
+        Facts as they read back from JSON.
+    """
+    text = json.dumps({**key, "code": code_hash()}, sort_keys=True)
+    path = build_dir() / experiment / "shared" / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            states, facts = make()
+            states = {name: tensor.detach().cpu().contiguous() for name, tensor in states.items()}
+            with atomic_path(path) as temporary:
+                save_file(states, temporary, {"key": text, "facts": json.dumps(facts)})
+    with safe_open(path, "pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        return Made({name: file.get_tensor(name) for name in file.keys()}, facts)
+
+
+@cache
+def code_hash() -> str:
+    """Return the SHA-256, hexadecimal, of the package's code in `ROOMS`."""
+    package = Path(__file__).resolve().parents[1]
+    files = sorted(file for room in ROOMS for file in (package / room).glob("*.py"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
