@@ -14,7 +14,8 @@ from micro_lib.data.tiles import to_uint8
 
 # Ranges of the random changes: Trampert et al. 2021 name zoom, rotation and lighting without numbers.
 ZOOM = (0.9, 1.2)  # at 1.2 the inner 107 of 128 px remain, and a tile's crack lies in the inner 96
-ROTATION_DEG = 10.0  # beside quarter turns and mirroring
+# No quarter turns: cracks run through the thickness of a layer, interfaces and delaminations along it, and both stay so.
+ROTATION_DEG = 10.0  # beside mirroring both ways
 MOVED = 0.75  # share of the tiles that are zoomed and rotated, as fastai 1.0.51's get_transforms has it
 BRIGHTNESS = 0.15  # added to grey values between 0 and 1
 CONTRAST = 1.33  # factor, or its inverse
@@ -51,7 +52,7 @@ def standardised(images: torch.Tensor) -> torch.Tensor:
 
 
 def changed(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
-    """Return tiles turned, mirrored, zoomed and lit at random, then `standardised`.
+    """Return tiles mirrored, rotated, zoomed and lit at random, then `standardised`.
 
     Parameters
     ----------
@@ -77,11 +78,11 @@ def changed(images: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 def _placements(n: int, rng: np.random.Generator) -> torch.Tensor:
     """Draw (n, 2, 3) matrices from the coordinates of a changed tile to those of its original, both in [-1, 1]."""
     moved = rng.random(n) < MOVED
-    angle = np.radians(rng.uniform(-ROTATION_DEG, ROTATION_DEG, n)) * moved + rng.integers(4, size=n) * math.pi / 2
+    angle = np.radians(rng.uniform(-ROTATION_DEG, ROTATION_DEG, n)) * moved
     scale = np.where(moved, np.exp(-rng.uniform(*np.log(ZOOM), n)), 1.0)
-    mirror = rng.choice([-1.0, 1.0], n)
+    across, down = rng.choice([-1.0, 1.0], (2, n))
     sine, cosine, zero = scale * np.sin(angle), scale * np.cos(angle), np.zeros(n)
-    rows = np.stack([[cosine * mirror, -sine, zero], [sine * mirror, cosine, zero]])  # (2, 3, n)
+    rows = np.stack([[cosine * across, -sine * down, zero], [sine * across, cosine * down, zero]])  # (2, 3, n)
     return torch.from_numpy(rows.transpose(2, 0, 1).astype(np.float32))
 
 
