@@ -28,7 +28,7 @@ from micro_lib.analysis.metrics import confusion, pixel_error, present_class_mio
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import Stage, resolve, settings
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import atomic_path, build_dir, commit, out_dir, read_json, write_json, write_table
+from micro_lib.core.runs import atomic_path, build_dir, commit, out_dir, read_json, read_table, write_json, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.tiles import FixedTiles, Labelled, Rendered, pool
 from micro_lib.models import unet
@@ -329,7 +329,7 @@ def _base_scores(weights, tables, micrographs, plan: Mapping, folder: Path) -> d
             network = _network(plan, 0, weights)
             write_table(_scored(network, tables[part], micrographs[part], plan), folder / f"{part}_scores.csv")
     paths = {part: folder / f"{part}_scores.csv" for part in ("validation", "test")}
-    return {part: pd.read_csv(path, float_precision="round_trip") for part, path in paths.items()}
+    return {part: read_table(path) for part, path in paths.items()}
 
 
 def _network(plan: Mapping, seed: int, weights: Mapping | None = None) -> nn.Module:
@@ -422,7 +422,7 @@ def _proposed(start: Base, chooser: Strategy, weights, budget: int, key: tuple[i
 def read_rows(path: str | Path, space: Space) -> pd.DataFrame:
     """Read a table of a space from CSV, bit for bit as it was written and with its types."""
     types = space.sample(0, 0).dtypes.to_dict()
-    return pd.read_csv(path, dtype=types, na_filter=False, float_precision="round_trip")
+    return pd.read_csv(path, dtype=types, na_filter=False)
 
 
 def _finetuned(start: Base, weights, new, older, key: tuple[int, int], rounds: int, plan: Mapping, place: Path) -> dict:
