@@ -73,9 +73,12 @@ TILE_PARAMETERS = {
     "cut_start": ("1", 0, 1, True, "1 where the upper end leaves the tile"),
     "cut_end": ("1", 0, 1, True, "1 where the lower end leaves the tile"),
     "other_px": ("px", 5, 181, False, "mean length of the other cracks of the tile"),
-    "other_width": ("1", 0.2, 3, False, "their mean width over that of the longest"),
-    "other_contrast": ("1", -0.5, 3, False, "their mean contrast over that of the longest"),
+    "other_width_px": ("px", 1, 40, False, "their mean width"),
+    "other_contrast": ("1", -0.98, 1, False, "their mean contrast"),
 }
+_PLACES = ("middle_x", "middle_y", "direction_deg", "cut_start", "cut_end")
+# Those that are drawn a little otherwise than measured: simplified paths lose short segments, raggedness widens.
+CALIBRATED = tuple(name for name in TILE_PARAMETERS if name not in _PLACES)
 
 
 class Measured(NamedTuple):
@@ -193,10 +196,8 @@ def per_tile(measured: Measured) -> pd.DataFrame:
     table["segment_spread"] = table["segment_spread"].where(table["n_segments"] > 1)
     mean = others.groupby("record")[["length_px", "width_px", "contrast"]].mean().astype(float).reindex(table.index)
     table["n_cracks"] = ordered.size().astype(float)
-    table["other_px"] = mean["length_px"]
-    table["other_width"] = mean["width_px"] / table["width_px"]
-    table["other_contrast"] = mean["contrast"] / table["crack_contrast"]
-    return table[list(TILE_PARAMETERS)].replace([np.inf, -np.inf], np.nan)
+    table[["other_px", "other_width_px", "other_contrast"]] = mean
+    return table[list(TILE_PARAMETERS)]
 
 
 def fit(measured: Measured, *, seed: int = 0) -> Space:

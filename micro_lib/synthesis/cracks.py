@@ -6,21 +6,22 @@ comes from streams named after the part and keyed by the row's seed, so what lie
 """
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import pandas as pd
 from numba import njit
 from scipy.stats import uniform
 
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.synthesis import imaging
-from micro_lib.synthesis.crack_statistics import Measured, fit, measure_all
+from micro_lib.synthesis.crack_statistics import CALIBRATED, Measured, fit, measure_all, per_tile
 from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import Choice, Constant, Integers, Micrograph, Parameter, Space
+from micro_lib.synthesis.scenario import Choice, Constant, Integers, Kernel, Micrograph, Parameter, Space
 from micro_lib.synthesis.texture import MAX_PATCHES, PATCH_PX, dictionary, texture_pool
 
 GENERATORS = ("paper", "covering")
@@ -174,6 +175,12 @@ def render(row: Mapping, textures: np.ndarray) -> Micrograph:
     return Micrograph(image, (labels > 0).astype(np.uint8), labels, 1.0)
 
 
+def rendered(table: pd.DataFrame, textures: np.ndarray) -> Iterator[Micrograph]:
+    """Yield the tile of every row of a table, one at a time."""
+    for row in table.to_dict("records"):
+        yield render(row, textures)
+
+
 def _texture(textures: np.ndarray, index: int) -> np.ndarray:
     if getattr(textures, "ndim", 0) != 3 or textures.dtype != np.uint8:
         raise ValueError(f"a pool of textures is (N, H, W) uint8; found {getattr(textures, 'shape', textures)}")
@@ -205,8 +212,8 @@ def _another(main: _Crack, labels: np.ndarray, p: Mapping, rng: np.random.Genera
     return main._replace(
         n_segments=count,
         segment_px=length / count,
-        width_px=max(p["width_px"] * p["other_width"] * math.exp(0.2 * rng.standard_normal()), 1.0),
-        contrast=float(np.clip(p["crack_contrast"] * p["other_contrast"], -0.98, 1)),
+        width_px=max(p["other_width_px"] * math.exp(0.2 * rng.standard_normal()), 1.0),
+        contrast=p["other_contrast"],
         n_branches=0,
         middle=(float(x[best]), float(y[best])),
         direction=main.direction + math.radians(20 * rng.standard_normal()),
@@ -448,6 +455,7 @@ def learn(
     patch_px: int = PATCH_PX,
     max_patches: int = MAX_PATCHES,
     k: int = 5,
+    calibration_rounds: int = 3,
 ) -> Generator:
     """Learn a generator of crack tiles from labelled tiles alone.
 
@@ -467,6 +475,8 @@ def learn(
         Texture seeds to cut out of the tiles without a crack.
     patch_px, max_patches, k
         As for `texture.dictionary` and `texture.grow`.
+    calibration_rounds : int
+        As for `calibrate`.
 
     Returns
     -------
@@ -482,11 +492,70 @@ def learn(
     if not free:
         raise ValueError(f"none of the {len(records)} tiles is free of cracks; textures are learned from such tiles")
     measured = measure_all(record for record in records if record.mask.any())
-    fitted = fit(measured, seed=seed)
     textures = grow_pool(
         free, n_textures, shape=shape, n_seeds=n_seeds, patch_px=patch_px, max_patches=max_patches, k=k, seed=seed
     )
+    fitted = calibrate(fit(measured, seed=seed), measured, textures, rounds=calibration_rounds, seed=seed)
     return Generator(textures, fitted, scenario(fitted, n_textures, generator), measured)
+
+
+def calibrate(
+    fitted: Space, measured: Measured, textures: np.ndarray, *, rounds: int, n_tiles: int = 400, seed: int
+) -> Space:
+    """Return fitted parameters changed so that tiles drawn with them measure as the real ones did.
+
+    What is drawn and what is measured differ a little: simplified paths lose their shortest segments, raggedness adds
+    to waviness, the texture to the spread of contrast. In every round tiles are drawn and measured, and each
+    parameter's values are moved by the difference of the measured tiles' and the drawn tiles' quantiles at their rank,
+    by a share 1 / round of it, since the drawn tiles are a sample (Robbins and Monro's steps).
+
+    Parameters
+    ----------
+    fitted : Space
+        From `crack_statistics.fit` of `measured`.
+    measured : Measured
+        The real cracks, all that is known of them here.
+    textures : (N, H, W) uint8
+        The pool to draw on.
+    rounds : int
+        Number of rounds; 0 returns `fitted`.
+    n_tiles : int
+        Tiles drawn in each.
+    seed : int
+        Seed of the tiles.
+
+    Returns
+    -------
+    Space
+    """
+    target = per_tile(measured)
+    for i in range(rounds):
+        space = scenario(fitted, len(textures)).replace(crack=Constant(True))
+        table = space.sample(n_tiles, stream_seed(seed, "calibration", i))
+        drawn = per_tile(measure_all(_Tile(str(j), *tile[:2]) for j, tile in enumerate(rendered(table, textures))))
+        moved = {
+            name: _moved(fitted[name].distribution, target[name].dropna(), drawn[name].dropna(), 1 / (i + 1))
+            for name in CALIBRATED
+            if isinstance(fitted[name].distribution, Kernel)
+        }
+        fitted = fitted.replace(**moved)
+    return fitted
+
+
+class _Tile(NamedTuple):
+    name: str
+    image: np.ndarray
+    mask: np.ndarray
+
+
+def _moved(kernel: Kernel, target, drawn, share: float) -> Kernel:
+    if len(target) < 2 or len(drawn) < 2:
+        return kernel
+    values = np.array(kernel.values)
+    place = np.empty(len(values))
+    place[np.argsort(values, kind="stable")] = (np.arange(len(values)) + 0.5) / len(values)
+    moved = values + share * (np.quantile(target, place) - np.quantile(drawn, place))
+    return replace(kernel, values=tuple(moved.clip(kernel.low, kernel.high)))
 
 
 def grow_pool(
