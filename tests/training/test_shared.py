@@ -1,0 +1,64 @@
+"""What is made once: kept in a file, for its key and its code, whoever asks first."""
+
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+import pytest
+import torch
+
+from micro_lib.core.runs import build_dir
+from micro_lib.training import shared
+from micro_lib.training.shared import Made, made_once
+
+
+def maker(calls, value=1.0):
+    def make():
+        calls.append(value)
+        return Made({"w": torch.full((2, 3), value)}, {"rate": 0.125 * value, "note": "ä"})
+
+    return make
+
+
+def test_made_once_and_read_back_bit_for_bit():
+    calls = []
+    first = made_once("cracks", {"seed": 1}, maker(calls))
+    again = made_once("cracks", {"seed": 1}, maker(calls, 2.0))
+    assert calls == [1.0] and torch.equal(first.states["w"], again.states["w"])
+    assert again.facts == {"rate": 0.125, "note": "ä"}
+
+
+def test_another_key_experiment_or_code_is_made_anew(monkeypatch):
+    calls = []
+    made_once("cracks", {"seed": 1}, maker(calls))
+    made_once("cracks", {"seed": 2}, maker(calls))
+    made_once("others", {"seed": 1}, maker(calls))
+    monkeypatch.setattr(shared, "code_hash", lambda: "another")
+    made_once("cracks", {"seed": 1}, maker(calls))
+    assert len(calls) == 4
+
+
+def test_facts_alone_need_no_weights():
+    made = made_once("cracks", {"what": "rate"}, lambda: Made({}, {"rate": 0.5}))
+    assert made == made_once("cracks", {"what": "rate"}, None) == Made({}, {"rate": 0.5})
+
+
+def test_those_who_come_together_make_it_once():
+    calls, barrier = [], Barrier(4)
+
+    def ask(_):
+        barrier.wait()
+        return made_once("cracks", {"seed": 9}, maker(calls)).facts["rate"]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, range(4))) == [0.125] * 4
+    assert len(calls) == 1
+
+
+def test_a_failure_leaves_nothing_behind():
+    def fail():
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        made_once("cracks", {"seed": 1}, fail)
+    assert not list((build_dir() / "cracks" / "shared").glob("*.safetensors"))
+    assert made_once("cracks", {"seed": 1}, maker([])).facts["rate"] == 0.125
