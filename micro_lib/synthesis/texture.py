@@ -133,22 +133,15 @@ def crops(tiles: Sequence[np.ndarray], size_px: int, n: int, *, rng: np.random.G
         raise ValueError(f"size_px is {size_px} and the number of pieces is {n}; both must be 1 or larger")
     if not len(tiles):
         raise ValueError("there are no tiles; pass at least one (H, W) uint8 image to cut from")
-    for i, tile in enumerate(tiles):
-        _check_image(tile, f"tile {i}")
-        if min(tile.shape) < size_px:
-            raise ValueError(
-                f"tile {i} has {tile.shape[0]}x{tile.shape[1]} px, but pieces of {size_px}x{size_px} px are to be cut "
-                f"from it; leave it out or ask for smaller pieces"
-            )
-    columns = np.array([tile.shape[1] - size_px + 1 for tile in tiles])
-    ends = np.cumsum(columns * [tile.shape[0] - size_px + 1 for tile in tiles])
+    positions = np.array([_positions(tile, f"tile {i}", size_px) for i, tile in enumerate(tiles)])  # down and across
+    ends = np.cumsum(positions.prod(axis=1))
     total = int(ends[-1])
     chosen = np.arange(total) if n >= total else np.sort(rng.choice(total, n, replace=False, shuffle=False))
     parts, starts = np.split(chosen, np.searchsorted(chosen, ends[:-1])), np.append(0, ends[:-1])
     pieces = []
-    for tile, places, start, width in zip(tiles, parts, starts, columns, strict=True):
+    for tile, places, start, columns in zip(tiles, parts, starts, positions[:, 1], strict=True):
         windows = np.lib.stride_tricks.sliding_window_view(tile, (size_px, size_px))
-        pieces.append(windows[np.divmod(places - start, width)])
+        pieces.append(windows[np.divmod(places - start, columns)])
     return np.concatenate(pieces)
 
 
@@ -159,6 +152,16 @@ def _check_image(image: np.ndarray, what: str) -> None:
             f"{what} is {found}; expected an (H, W) uint8 array. Scale 16-bit or float grey to 0..255 and convert it, "
             "turn colours into grey"
         )
+
+
+def _positions(tile: np.ndarray, what: str, size_px: int) -> tuple[int, int]:
+    _check_image(tile, what)
+    if min(tile.shape) < size_px:
+        raise ValueError(
+            f"{what} has {tile.shape[0]}x{tile.shape[1]} px, but pieces of {size_px}x{size_px} px are to be cut from "
+            "it; leave it out or ask for smaller pieces"
+        )
+    return tile.shape[0] - size_px + 1, tile.shape[1] - size_px + 1
 
 
 def _thirds(patches: np.ndarray) -> np.ndarray:
@@ -479,7 +482,7 @@ class _Front(NamedTuple):
     confidence: np.ndarray  # float64
     down: np.ndarray  # int32, twice the derivative down the rows, at known pixels
     across: np.ndarray  # int32, twice the derivative along the columns
-    steepness: np.ndarray  # int32, sum of their squares
+    steepness: np.ndarray  # int32, sum of their squares, -1 at unknown pixels
     priority: np.ndarray  # float64, -1 off the front
     row_best: np.ndarray  # float64, the largest priority in a row
 
@@ -489,10 +492,10 @@ def _fill(image, known, dictionary, k, draws):
     # Fills `image` in place; draws (n unknown,) in [0, 1) choose among the k best. Returns the steps (S, 3).
     height, width = image.shape
     half = dictionary.patch_px // 2
-    whole = np.zeros((3, height, width), np.int32)
-    front = _Front(
-        image, known, known.astype(np.float64), whole[0], whole[1], whole[2], np.empty((height, width)), np.empty(height)
-    )
+    derivatives = np.full((3, height, width), -1, np.int32)
+    down, across, steepness = derivatives
+    confidence, priority = known.astype(np.float64), np.empty((height, width))
+    front = _Front(image, known, confidence, down, across, steepness, priority, np.empty(height))
     _update(front, half, 0, height, 0, width, 0)
     steps = np.empty((draws.size, 3), np.int32)
     pixels, greys = np.empty(dictionary.patch_px**2, np.int32), np.empty(dictionary.patch_px**2, np.int32)
@@ -602,10 +605,7 @@ def _insert(best, key):
 def _update(front, half, top, bottom, left, right, reach):
     # After the pixels of a rectangle became known: gradients change one pixel around it, priorities one patch further.
     height, width = front.known.shape
-    for r in range(max(top - 1, 0), min(bottom + 1, height)):
-        for c in range(max(left - 1, 0), min(right + 1, width)):
-            if front.known[r, c]:
-                _differentiate(front, r, c)
+    _differentiate(front, max(top - 1, 0), min(bottom + 1, height), max(left - 1, 0), min(right + 1, width))
     for r in range(max(top - reach - 1, 0), min(bottom + reach + 1, height)):
         for c in range(max(left - reach - 1, 0), min(right + reach + 1, width)):
             front.priority[r, c] = _priority(front, half, r, c) if _on_front(front.known, r, c) else -1.0
@@ -622,21 +622,19 @@ def _on_front(known, r, c):
 
 
 @njit(cache=True, nogil=True)
-def _differentiate(front, r, c):
-    down = _twice_derivative(front, r, c, 1, 0)
-    across = _twice_derivative(front, r, c, 0, 1)
-    front.down[r, c], front.across[r, c], front.steepness[r, c] = down, across, down * down + across * across
-
-
-@njit(cache=True, nogil=True)
-def _twice_derivative(front, r, c, dr, dc):
-    height, width = front.known.shape
-    before = r >= dr and c >= dc and front.known[r - dr, c - dc]
-    after = r + dr < height and c + dc < width and front.known[r + dr, c + dc]
-    upper = front.image[r + dr, c + dc] if after else front.image[r, c]
-    lower = front.image[r - dr, c - dc] if before else front.image[r, c]
-    difference = np.int32(upper) - np.int32(lower)
-    return difference if before and after else 2 * difference
+def _differentiate(front, top, bottom, left, right):
+    image, known = front.image, front.known
+    height, width = known.shape
+    for r in range(top, bottom):
+        for c in range(left, right):
+            if known[r, c]:
+                y0, y1 = r - (r > 0 and known[r - 1, c]), r + (r < height - 1 and known[r + 1, c])
+                x0, x1 = c - (c > 0 and known[r, c - 1]), c + (c < width - 1 and known[r, c + 1])
+                # Twice the difference of two neighbours, or once that of pixels two apart.
+                down = (np.int32(image[y1, c]) - np.int32(image[y0, c])) * (1 if y1 - y0 == 2 else 2)
+                across = (np.int32(image[r, x1]) - np.int32(image[r, x0])) * (1 if x1 - x0 == 2 else 2)
+                front.down[r, c], front.across[r, c] = down, across
+                front.steepness[r, c] = down * down + across * across
 
 
 @njit(cache=True, nogil=True)
@@ -662,7 +660,7 @@ def _steepest(front, half, r, c):
     largest, y_largest, x_largest = -1, r, c
     for y in range(max(r - half, 0), min(r + half + 1, height)):
         for x in range(max(c - half, 0), min(c + half + 1, width)):
-            if front.known[y, x] and front.steepness[y, x] > largest:
+            if front.steepness[y, x] > largest:
                 largest, y_largest, x_largest = front.steepness[y, x], y, x
     return y_largest, x_largest
 
