@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from micro_lib.core import profiles
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.core.runs import read_table, write_table
-from micro_lib.core.seeds import stream_seed
+from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.files import read_mask, read_micrograph, write_mask
 from micro_lib.data.formats import MicrographError, read_raw
 
@@ -33,6 +33,7 @@ ATTRIBUTES = ("oxide_fraction",)
 REGISTRY = Path(__file__).resolve().parents[2] / "data" / "registry.csv"
 GIVE_UP_S = 5.0  # without an answer, or without a byte, for this long the network counts as absent
 _RETRIES = 2  # of a file that came broken
+_N_STAND_IN_SPECIMENS = 8  # of crack tiles, as many as the real pack has
 _N_STAND_INS = 6  # micrographs of a generated split: enough to run every step, quick to render
 _FOLDER = {"image": "images", "mask": "masks", "mask_region": "masks_region", "grains": "grains"}
 
@@ -81,7 +82,7 @@ class _Source(NamedTuple):
     credit: str
     class_maps: Mapping[str, ClassMap]  # by folder of masks
     splits: tuple[str, ...] = ()
-    stand_in: str = ""  # preset of synthesis.grains
+    stand_in: str = ""  # preset of synthesis.grains, or "cracks"
     group: str = ""  # the one group of all records, where the specimens of the manifest are not independent
     by_hand: str = ""  # where to get it, for packs that are not downloaded
 
@@ -100,7 +101,7 @@ _STEEL = ("matrix", "network", "spheroidite", "Widmanstaetten")
 _STEEL_REGIONS = ("denuded ferrite", "network", "spheroidite region", "Widmanstaetten")
 _SUPERALLOY = ("matrix", "secondary gamma prime", "tertiary gamma prime")
 _SOURCES = {
-    "ebc_crack_tiles": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _CRACKS}),
+    "ebc_crack_tiles": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _CRACKS}, stand_in="cracks"),
     "nasa_ebc": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _COATING}),
     "nasa_superalloy": _Source(f"Ni superalloy: {_NASA}", {"masks": _ids("superalloy", _SUPERALLOY)}),
     "sx_superalloy_1070C": _Source(
@@ -355,16 +356,54 @@ def _stand_in(name: str, source: _Source, split: str, why: str) -> Pack:
     if not source.stand_in:
         message = f"Pack {name!r} has no generated stand-in yet, and the real one is not used: {why}"
         raise DataUnavailable(f"{message} Set MICRO_DATA to a folder that holds it, or go online with DATA='real'.")
+    if source.stand_in == "cracks":
+        records, made_by = _crack_stand_ins(), "invented cracks on smooth fields"
+    else:
+        parts = source.splits if split == "all" else (split,)
+        records = [record for part in parts for record in _grain_stand_ins(name, source.stand_in, part)]
+        made_by = f"preset {source.stand_in}"
+    credit = f"generated stand-in for {name} ({made_by}), no real data"
+    return Pack(name, tuple(records), credit, True, source.class_maps["masks"])
+
+
+def _grain_stand_ins(name: str, preset: str, split: str) -> list[Record]:
     from micro_lib.synthesis import grains, presets  # here, since reading real packs needs no generator
 
+    table = presets.preset(preset).sample(_N_STAND_INS, stream_seed(0, "stand-in", name, split))
     records = []
-    for part in source.splits if split == "all" else (split,):
-        table = presets.preset(source.stand_in).sample(_N_STAND_INS, stream_seed(0, "stand-in", name, part))
+    for i, row in enumerate(table.to_dict("records")):
+        made, label = grains.render(row), f"generated_{split}_{i:03d}"
+        records.append(Record(label, made.image, made.mask, label, made.pixel_size_um))
+    return records
+
+
+def _crack_stand_ins() -> list[Record]:
+    """Return tiles of generated specimens, which differ in grey, noise and pores, half of them with a crack."""
+    from micro_lib.synthesis import cracks
+    from micro_lib.synthesis.scenario import Constant
+
+    records = []
+    for specimen in range(_N_STAND_IN_SPECIMENS):
+        rng, group = stream(0, "stand-in", "crack specimen", specimen), f"generated#{specimen + 1}"
+        textures = _invented_textures(2 * _N_STAND_INS, rng)
+        space = cracks.scenario(cracks.invented(), len(textures), "covering").replace(layer_deg=Constant(0.0))
+        table = space.sample(len(textures), int(rng.integers(2**53)))
+        table["crack"], table["texture"] = np.arange(len(table)) < _N_STAND_INS, np.arange(len(table))
         for i, row in enumerate(table.to_dict("records")):
-            made, label = grains.render(row), f"generated_{part}_{i:03d}"
-            records.append(Record(label, made.image, made.mask, label, made.pixel_size_um))
-    credit = f"generated stand-in for {name} (preset {source.stand_in}), no real data"
-    return Pack(name, tuple(records), credit, True, GRAIN_BOUNDARY)
+            made, name = cracks.render(row, textures), f"{'crack' if row['crack'] else 'nocrack'}_{group}_{i:03d}"
+            # The layer ends at a border across the tile; what lies beyond counts as no oxide.
+            oxide = (1 + row["layer_at"]) / 2 if row["layer_contrast"] else 1.0
+            records.append(Record(name, made.image, made.mask, group, None, {"oxide_fraction": oxide}))
+    return sorted(records, key=lambda record: record.name)
+
+
+def _invented_textures(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Return (n, 128, 128) uint8 of one grey with clouds and noise, alike as the tiles of one specimen."""
+    from micro_lib.synthesis.fields import smooth_field
+
+    grey, clouds, noise = rng.uniform(70, 160), rng.uniform(2, 8), rng.uniform(2, 6)
+    fields = [clouds * smooth_field((128, 128), 24, rng) + noise * smooth_field((128, 128), 1.5, rng) for _ in range(n)]
+    return np.clip(grey + np.stack(fields), 0, 255).astype(np.uint8)
 
 
 # Downloading

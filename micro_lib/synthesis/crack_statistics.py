@@ -36,6 +36,7 @@ CRACK_COLUMNS = (
     "segment_px",
     "segment_spread",
     "bend_deg",
+    "zigzag",
     "waviness_px",
     "width_px",
     "width_spread",
@@ -59,6 +60,7 @@ TILE_PARAMETERS = {
     "segment_px": ("px", 2, 181, False, "mean length of a segment"),
     "segment_spread": ("1", 0, 2, False, "standard deviation of the logarithm of the segments' length"),
     "bend_deg": ("deg", 0, 120, False, "root mean square angle between segments"),
+    "zigzag": ("1", 0, 1, False, "share of the bends that go the other way than the one before"),
     "waviness_px": ("px", 0, 4, False, "root mean square distance of the path from straight segments"),
     "width_px": ("px", 1, 40, False, "mean width"),
     "width_spread": ("1", 0, 1, False, "standard deviation of the logarithm of the width along the path"),
@@ -76,7 +78,7 @@ TILE_PARAMETERS = {
     "other_width_px": ("px", 1, 40, False, "their mean width"),
     "other_contrast": ("1", -0.98, 1, False, "their mean contrast"),
 }
-_PLACES = ("middle_x", "middle_y", "direction_deg", "cut_start", "cut_end")
+_PLACES = ("zigzag", "middle_x", "middle_y", "direction_deg", "cut_start", "cut_end")
 # Those that are drawn a little otherwise than measured: simplified paths lose short segments, raggedness widens.
 CALIBRATED = tuple(name for name in TILE_PARAMETERS if name not in _PLACES)
 
@@ -89,7 +91,8 @@ class Measured(NamedTuple):
     cracks : pandas.DataFrame
         One row a crack, `record` and `crack` (id in its tile, 1 is the longest) and `CRACK_COLUMNS`: counts, lengths
         in px, angles in deg; `segment_px` is the mean, `segment_spread`, `width_spread` the standard deviation of the
-        logarithm; `bend_deg` the root mean square of the bends, missing where there is none; `waviness_px` the root
+        logarithm; `bend_deg` the root mean square of the bends, `zigzag` the share of them that go the other way than
+        the one before, missing where there is none; `waviness_px` the root
         mean square distance of the path from its polyline; `contrast` the mean grey of the crack over the median of
         its surroundings, minus 1, and `contrast_spread` its standard deviation along the path; `core_share` the
         contrast over that of the darkest line; `direction_deg` the direction from the upper to the lower end, -90 to
@@ -337,7 +340,8 @@ def _measure_crack(image: np.ndarray, mask: np.ndarray, part: np.ndarray, path: 
     edges = np.diff(vertices, axis=0)
     lengths = np.hypot(*edges.T)
     heading = np.rad2deg(np.arctan2(edges[:, 1], edges[:, 0]))  # 0 is straight down
-    bends = np.abs((np.diff(heading) + 180) % 360 - 180)
+    turns = (np.diff(heading) + 180) % 360 - 180
+    bends = np.abs(turns)
     nearest = np.argmin(_distances(main, vertices), axis=1)
     chord = vertices[-1] - vertices[0]
     middle = (vertices[-1] + vertices[0]) / 2 / (np.array(part.shape) - 1).clip(1)
@@ -348,6 +352,7 @@ def _measure_crack(image: np.ndarray, mask: np.ndarray, part: np.ndarray, path: 
         "segment_px": lengths.mean(),
         "segment_spread": np.log(lengths).std(),
         "bend_deg": np.sqrt((bends**2).mean()) if len(bends) else np.nan,
+        "zigzag": (turns[1:] * turns[:-1] < 0).mean() if len(turns) > 1 else np.nan,
         "waviness_px": np.sqrt((_distances(main, vertices).min(axis=1) ** 2).mean()),
         "width_px": width.mean(),
         "width_spread": np.log(width).std(),
