@@ -362,17 +362,12 @@ def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[s
     grid = pd.DataFrame({"x": x, "y": y, "miou": scores["miou"].to_numpy()})
     mean, count = (grid.pivot_table(index="y", columns="x", values="miou", aggfunc=f) for f in ("mean", "count"))
     image = ax.imshow(mean, origin="lower", aspect="auto", cmap="cividis")
+    middle = np.nanmean(image.get_clim())
     for (row, column), n in np.ndenumerate(count.to_numpy()):
         if n > 0:
-            ax.text(
-                column,
-                row,
-                f"{mean.iloc[row, column]:.2f}\n{n:.0f}",
-                ha="center",
-                va="center",
-                fontsize=6,
-                color="white",
-            )
+            value = mean.iloc[row, column]
+            colour = "white" if value < middle else "black"
+            ax.text(column, row, f"{value:.2f}\n{n:.0f}", ha="center", va="center", fontsize=6, color=colour)
     for axis, name, labels in ((ax.xaxis, pair[0], mean.columns), (ax.yaxis, pair[1], mean.index)):
         parts = x if name == pair[0] else y
         texts = [_label(table[name][parts == label]) for label in labels]

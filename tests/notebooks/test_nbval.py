@@ -32,6 +32,12 @@ FAULTS = {
         "micro_lib.analysis.grain_size:measure",
         "micro_lib.analysis.metrics:score_boundaries",
     ],
+    "06_adaptive_sampling": [
+        "micro_lib.synthesis.scenario:Space.sample",
+        "micro_lib.synthesis.scenario:Space.neighbours",
+        "micro_lib.analysis.metrics:confusion",
+        "micro_lib.training.proposals:checked_scores",
+    ],
 }
 
 
