@@ -566,8 +566,8 @@ def _search(dictionary, pixels, greys, best):
 def _bounds(dictionary, pixels, greys):
     # No patch of a block has a smaller SSD than the distance from the known greys to the block's range of greys.
     bounds = np.zeros(dictionary.low.shape[1], np.int32)
-    for pixel, grey in zip(pixels, greys):
-        low, high = dictionary.low[pixel], dictionary.high[pixel]
+    for j in range(pixels.size):
+        low, high, grey = dictionary.low[pixels[j]], dictionary.high[pixels[j]], greys[j]
         for block in range(bounds.size):
             beyond = max(low[block] - grey, grey - high[block], np.int32(0))
             bounds[block] += beyond * beyond
