@@ -180,7 +180,7 @@ def _rasterise(cover, relative, points, half, core, power):
                 share = min(max(edge - distance[r, c] + 0.5, 0.0), 1.0)
                 if share > cover[r, c]:
                     depth = core[i] * (1 - t) + core[i + 1] * t
-                    inner = min(distance[r, c] / max(edge + 0.5, 0.5), 1.0)
+                    inner = min(distance[r, c] / max(edge, 0.5), 1.0)
                     cover[r, c] = share
                     relative[r, c] = share * depth * (1 - inner**power)
 

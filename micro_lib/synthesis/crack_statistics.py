@@ -5,6 +5,10 @@ way through its skeleton; side ways shorter than `MIN_BRANCH_PX` are spurs of th
 branches. The path is simplified to a polyline (Douglas and Peucker) that stays within `TOLERANCE_PX` of it: its edges
 are the segments, the angles between them the bends. Cracks are measured as the window shows them: one that leaves it
 is as long as it is inside.
+
+Of nine in ten cracks drawn with segments of 18 px or more, bends of 25 deg or more and widths of 3 to 8 px, the number
+of segments is found, the mean width within 0.35 px, the contrast within 0.08, the mean segment within 2 px, the bends
+within 6 deg and the direction within 3 deg (`tests/synthesis/test_crack_statistics.py`).
 """
 
 from collections.abc import Iterable
@@ -335,7 +339,7 @@ def _polyline(path: np.ndarray, half_px: float, shape: tuple[int, int]) -> tuple
 def _measure_crack(image: np.ndarray, mask: np.ndarray, part: np.ndarray, path: _Path) -> tuple[dict, list[dict]]:
     main = path.pixels
     owner, at = _nearest(part, main, path.branches)
-    width = _along(np.bincount(at[owner], minlength=len(main)) / _steps(main))
+    width = _widths(np.bincount(at[owner], minlength=len(main)), main)
     vertices, cut = _polyline(main, width.mean() / 2, part.shape)
     edges = np.diff(vertices, axis=0)
     lengths = np.hypot(*edges.T)
@@ -380,10 +384,15 @@ def _nearest(part: np.ndarray, main: np.ndarray, branches: tuple) -> tuple[np.nd
     return part & (at >= 0), at
 
 
-def _steps(path: np.ndarray) -> np.ndarray:
-    """Length (N,) in px of path that each of its pixels stands for."""
-    step = np.hypot(*np.diff(path, axis=0).T)
-    return (np.concatenate([step[:1], step]) + np.concatenate([step, step[-1:]])) / 2
+def _widths(areas: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """Width (N,) in px along a path, from the area of the crack nearest to each of its pixels."""
+    smooth = uniform_filter1d(path.astype(float), min(5, len(path)), axis=0, mode="nearest")  # stairs are longer
+    step = np.hypot(*np.diff(smooth, axis=0).T)
+    width = areas / ((np.concatenate([step[:1], step]) + np.concatenate([step, step[-1:]])) / 2)
+    # The skeleton stops half a width before an end: its last pixels stand for more of the crack than their share.
+    trim = min(int(np.ceil(np.median(width) / 2)), (len(path) - 1) // 2)
+    inner = _along(width[trim : len(path) - trim])
+    return np.pad(inner, trim, mode="edge")
 
 
 def _along(values: np.ndarray) -> np.ndarray:
