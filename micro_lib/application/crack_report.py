@@ -1,0 +1,540 @@
+"""Tables of the crack experiment: Table 1 of Trampert et al. 2021 beside ours, and what the generator is worth."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import roc_auc_score
+
+from micro_lib.analysis.stats import agresti_coull, bootstrap_interval, cluster_bootstrap, paired_t, t_interval
+from micro_lib.application.tables import claim_rows
+from micro_lib.core.runs import read_table, repository_root
+from micro_lib.core.seeds import stream
+from micro_lib.training import cracks
+from micro_lib.training.cracks import LOOKED_AT
+
+LEVEL = 0.99  # of the intervals of the paper
+# Table 1: mean and standard deviation over 200 runs, and the interval printed.
+PUBLISHED = {
+    ("synthetic", "test_error"): (0.257, 0.060, 0.251, 0.263),
+    ("real", "test_error"): (0.273, 0.040, 0.267, 0.279),
+    ("mixed", "test_error"): (0.205, 0.032, 0.200, 0.211),
+    ("synthetic", "all_error"): (0.414, 0.042, 0.408, 0.420),
+    ("real", "all_error"): (0.147, 0.039, 0.143, 0.152),
+    ("mixed", "all_error"): (0.099, 0.030, 0.095, 0.103),
+}
+PUBLISHED_RUNS = 200
+# The printed intervals are Agresti-Coull ones of a proportion of this many trials, the square of the runs: neither the
+# number of runs nor that of tiles they were tested on, and no interval of a mean over runs.
+PUBLISHED_TRIALS = PUBLISHED_RUNS**2
+PUBLISHED_P = {"test_error": "2.16e-47", "all_error": "1.24e-32"}  # their minus signs are lost in some copies
+PUBLISHED_GAIN = {"test_error": 0.25, "all_error": 0.33}  # section 3.1.3, share of the real model's error
+MEASURES = {
+    "test_error": "error on held specimens",
+    "all_error": "error on all tiles, trained ones among them",
+}
+
+
+def arm_of(configuration: str | Mapping) -> str:
+    """Return the name of the arm that a stored configuration (JSON) belongs to; the number of real tiles is no part."""
+    values = json.loads(configuration) if isinstance(configuration, str) else configuration
+    full = cracks.complete(values)
+    covering = " covering" if full["generator"] == "covering" else ""
+    return full["arm"] + covering + (" by tile" if full["split"] == "tile" else "")
+
+
+def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the stored runs of one profile and their counts of every specimen; empty where there are none.
+
+    Parameters
+    ----------
+    profile : str
+        Usually ``"study"``.
+    folder : str or pathlib.Path
+        Folder of ``cracks_runs.csv`` and ``cracks_images.csv``; ``""`` is ``figures/tables`` of the repository.
+
+    Returns
+    -------
+    pandas.DataFrame, pandas.DataFrame
+        Runs, as `cracks.run` returns them, and counts, as `cracks.by_specimen`, both with arm, n_real and seed.
+    """
+    folder = Path(folder) if folder else repository_root() / "figures" / "tables"
+    return tuple(_named(folder / f"cracks_{kind}.csv", profile) for kind in ("runs", "images"))
+
+
+def _named(path: Path, profile: str) -> pd.DataFrame:
+    if not path.is_file():
+        return pd.DataFrame(columns=["arm", "n_real", "seed", *MEASURES])
+    table = read_table(path)
+    table = table[table["profile"] == profile].reset_index(drop=True)
+    budgets = [cracks.complete(json.loads(text))["n_real"] for text in table["configuration"]]
+    return table.assign(arm=table["configuration"].map(arm_of), n_real=budgets)
+
+
+def _of(table: pd.DataFrame, arm: str, n_real: int = 0) -> pd.DataFrame:
+    return table[(table["arm"] == arm) & (table["n_real"] == n_real)].sort_values("seed")
+
+
+def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str] = ()) -> pd.DataFrame:
+    """Return the error of every arm over its runs, beside the published one.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        From `stored`, or rows of `cracks.run` with a column arm.
+    measure : str
+        A column of the runs, e.g. ``"test_error"``.
+    arms : sequence of str
+        Which arms, in this order; none means all. Only runs with all training tiles count.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, n (runs), steps (median over runs), error (mean) with its 99 % t interval over runs (error_low, error_high;
+        missing for a single run), sd, trials_low and trials_high (what the paper's way of making intervals gives:
+        Agresti-Coull with `PUBLISHED_TRIALS`, no interval of a mean over runs), published.
+    """
+    rows = []
+    for arm in arms or runs.loc[runs["n_real"] == 0, "arm"].unique():
+        values = _of(runs, arm)[measure].dropna().to_numpy(float)
+        if not len(values):
+            continue
+        row = {"arm": arm, "n": len(values), "steps": int(_of(runs, arm)["steps"].median())}
+        trials = agresti_coull(values.mean() * PUBLISHED_TRIALS, PUBLISHED_TRIALS, LEVEL)
+        row |= _over_runs(values) | {"trials_low": trials.low, "trials_high": trials.high}
+        known = PUBLISHED.get((arm, measure))
+        rows.append(row | {"published": "{:.3f} +- {:.3f}".format(*known) if known else ""})
+    return pd.DataFrame(rows)
+
+
+def _over_runs(values: np.ndarray) -> dict:
+    low, high = tuple(t_interval(values, LEVEL))[1:] if len(values) > 1 else (np.nan, np.nan)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+    return {"error": float(values.mean()), "error_low": low, "error_high": high, "sd": sd}
+
+
+def published() -> pd.DataFrame:
+    """Return Table 1 of the paper with two recomputed intervals: the printed ones, and those of a mean over runs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, measure, error, sd, printed_low, printed_high, trials_low, trials_high (Agresti-Coull, `PUBLISHED_TRIALS`),
+        runs_low, runs_high (99 % normal interval of the mean over 200 runs, from the standard deviation).
+    """
+    rows = []
+    for (arm, measure), (mean, sd, low, high) in PUBLISHED.items():
+        trials = agresti_coull(mean * PUBLISHED_TRIALS, PUBLISHED_TRIALS, LEVEL)
+        half = 2.576 * sd / PUBLISHED_RUNS**0.5
+        row = {"arm": arm, "measure": measure, "error": mean, "sd": sd, "printed_low": low, "printed_high": high}
+        row |= {"trials_low": trials.low, "trials_high": trials.high, "runs_low": mean - half, "runs_high": mean + half}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def outside_the_test_set() -> float:
+    """Return the error of the paper's synthetic model on the 446 tiles outside its 64 hand-picked test tiles."""
+    every, test = (PUBLISHED["synthetic", measure][0] for measure in ("all_error", "test_error"))
+    return (510 * every - 64 * test) / (510 - 64)
+
+
+def compare(
+    runs: pd.DataFrame, pairs: Sequence[tuple[str, str]], measure: str = "test_error", n_real: int = 0
+) -> pd.DataFrame:
+    """Return differences between arms on the same seeds: the paper's paired two-tailed t test over runs.
+
+    Parameters
+    ----------
+    runs, measure
+        As for `table_1`.
+    pairs : sequence of (str, str)
+        Arm and the arm it is compared with; those without two seeds in common are left out.
+    n_real : int
+        Real tiles of both.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, against, n (pairs), difference (arm minus other, below 0 is a gain) with its 99 % t interval, p, effect_dz,
+        saved (share of the other's error, 0.25 for 25 % fewer errors) with its 99 % bootstrap interval over seeds.
+    """
+    rows = []
+    for arm, other in pairs:
+        a, b = (_of(runs, name, n_real).set_index("seed")[measure].dropna() for name in (arm, other))
+        seeds = a.index.intersection(b.index)
+        if len(seeds) < 2:
+            continue
+        a, b = a[seeds].to_numpy(float), b[seeds].to_numpy(float)
+        test = paired_t(a, b, LEVEL)
+        row = {"arm": arm, "against": other, "n": test.n, "difference": test.difference.estimate}
+        row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
+        rows.append({**row, "p": test.p, "effect_dz": test.effect_dz, **_saved(a, b)})
+    columns = ["arm", "against", "n", "difference", "difference_low", "difference_high", "p", "effect_dz"]
+    return pd.DataFrame(rows, columns=[*columns, "saved", "saved_low", "saved_high"])
+
+
+def _saved(a: np.ndarray, b: np.ndarray) -> dict:
+    """Share of the errors of `b` that `a` saves, pairs drawn together."""
+
+    def share(picked, axis=-1):
+        picked = np.asarray(picked).astype(int)
+        return 1 - a[picked].mean(axis) / np.maximum(b[picked].mean(axis), 1e-12)
+
+    found = bootstrap_interval(np.arange(len(a)), share, rng=stream(0, "bootstrap", "saved"), level=LEVEL)
+    return {"saved": found.estimate, "saved_low": found.low, "saved_high": found.high}
+
+
+# Over specimens: what another specimen would show
+
+
+def over_specimens(
+    counts: pd.DataFrame, arms: Sequence[str] = (), *, matched: bool = False, without: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return the error of every arm over all specimens, each tested on by runs that have not seen it.
+
+    Parameters
+    ----------
+    counts : pandas.DataFrame
+        From `stored`.
+    arms : sequence of str
+        Which arms, in this order; none means all. Only runs with all training tiles count.
+    matched : bool
+        Tiles paired by their oxide fraction alone.
+    without : sequence of str
+        Specimens left out, e.g. `LOOKED_AT`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, seeds, n (specimens), tiles (tested, over all runs), error (wrong tiles over tested ones), error_low and
+        error_high (95 %, resampling specimens; missing for a single one), missed (share of the cracks), false_alarms
+        (share of the tiles without; both of all tested tiles, matched or not).
+    """
+    tested = _tested(counts, matched, without)
+    rows = []
+    for arm in arms or tested.loc[tested["n_real"] == 0, "arm"].unique():
+        part = _of(tested, arm)
+        if part.empty:
+            continue
+        sums = part.groupby("name")[["wrong", "n", "missed", "false_alarms", "n_crack", "n_all"]].sum()
+        found = _clustered(sums["wrong"], sums["n"], sums.index, "error")
+        total = sums.sum()
+        rows.append(
+            {
+                "arm": arm,
+                "seeds": part["seed"].nunique(),
+                "n": len(sums),
+                "tiles": int(total["n"]),
+                **found,
+                "missed": total["missed"] / total["n_crack"],
+                "false_alarms": total["false_alarms"] / (total["n_all"] - total["n_crack"]),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_specimens(
+    counts: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    *,
+    matched: bool = False,
+    without: Sequence[str] = (),
+    n_real: int = 0,
+) -> pd.DataFrame:
+    """Return differences in error between arms on the same seeds, with intervals from resampling specimens.
+
+    Parameters
+    ----------
+    counts, matched, without
+        As for `over_specimens`.
+    pairs : sequence of (str, str)
+        Arm and the arm it is compared with; those without a seed in common are left out.
+    n_real : int
+        Real tiles of both.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, against, seeds, n (specimens), difference (arm minus other, below 0 is a gain), difference_low and
+        difference_high (95 %), better: the whole interval lies below 0.
+    """
+    tested = _tested(counts, matched, without)
+    rows = []
+    for arm, other in pairs:
+        a, b = (_of(tested, name, n_real).set_index(["seed", "name"]) for name in (arm, other))
+        shared = a.index.intersection(b.index)
+        if shared.empty:
+            continue
+        each = pd.DataFrame({"fewer": a.loc[shared, "wrong"] - b.loc[shared, "wrong"], "n": a.loc[shared, "n"]})
+        sums = each.groupby("name").sum()
+        found = _clustered(sums["fewer"], sums["n"], sums.index, "difference")
+        row = {"arm": arm, "against": other, "seeds": shared.get_level_values("seed").nunique(), "n": len(sums)}
+        rows.append({**row, **found, "better": found["difference_high"] < 0})
+    columns = ["arm", "against", "seeds", "n", "difference", "difference_low", "difference_high", "better"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _tested(counts: pd.DataFrame, matched: bool, without: Sequence[str]) -> pd.DataFrame:
+    if counts.empty:
+        return counts
+    tested = counts[(counts["split"] == "test") & ~counts["name"].isin(without)].assign(n_all=lambda table: table["n"])
+    if not matched:
+        return tested
+    tested = tested.assign(n=tested["n_matched"], wrong=tested["wrong_matched"])
+    return tested[tested.groupby("name")["n"].transform("sum") > 0]
+
+
+def _clustered(wrong: pd.Series, n: pd.Series, names, column: str) -> dict:
+    if len(n) < 2:
+        return {column: wrong.sum() / n.sum(), f"{column}_low": np.nan, f"{column}_high": np.nan}
+    found = cluster_bootstrap(
+        wrong.to_numpy(float),
+        np.asarray(names),
+        rng=stream(0, "bootstrap", "specimens"),
+        denominators=n.to_numpy(float),
+    )
+    return {column: found.estimate, f"{column}_low": found.low, f"{column}_high": found.high}
+
+
+def specimen_table(counts: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Return the error of each arm on each specimen when it was tested on, its tiles, and whether it was looked at."""
+    tested = _tested(counts, False, ())
+    columns = {}
+    for arm in arms:
+        sums = _of(tested, arm).groupby("name")[["wrong", "n"]].sum()
+        columns[arm] = sums["wrong"] / sums["n"]
+    tiles = tested.groupby("name")["n"].max()
+    table = pd.DataFrame({"tiles": tiles, "looked_at": [name in LOOKED_AT for name in tiles.index], **columns})
+    return table.rename_axis("specimen").reset_index()
+
+
+# Label budgets
+
+
+def budget_curve(runs: pd.DataFrame, mixed: str = "mixed", measure: str = "test_error") -> pd.DataFrame:
+    """Return the error over the number of real tiles, with and without synthetic pre-training, steps being equal.
+
+    The generator itself has learned from all tiles of the training specimens, whatever the budget of the classifier.
+
+    Parameters
+    ----------
+    runs, measure
+        As for `table_1`.
+    mixed : str
+        The arm with pre-training, "mixed" or "mixed covering".
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm (`mixed` or "real long"), n_real (all: the mean number of training tiles), n (runs), error, error_low,
+        error_high (99 %, t over runs), sd.
+    """
+    rows = []
+    for arm in (mixed, "real long"):
+        budgets = sorted(runs.loc[runs["arm"] == arm, "n_real"].unique(), key=lambda n: n or np.inf)
+        for n_real in budgets:
+            part = _of(runs, arm, n_real)
+            n = n_real or round(part["n_training"].mean())
+            rows.append({"arm": arm, "n_real": n, "n": len(part), **_over_runs(part[measure].to_numpy(float))})
+    return pd.DataFrame(rows, columns=["arm", "n_real", "n", "error", "error_low", "error_high", "sd"])
+
+
+def budget_gains(runs: pd.DataFrame, counts: pd.DataFrame, mixed: str = "mixed") -> pd.DataFrame:
+    """Return, for every budget, what pre-training changes: `compare` over runs beside `compare_specimens`."""
+    rows = []
+    for n_real in sorted(runs["n_real"].unique(), key=lambda n: n or np.inf):
+        pairs = [(mixed, "real long")]
+        over_runs, specimens = (
+            compare(runs, pairs, n_real=n_real),
+            compare_specimens(counts, pairs, n_real=n_real),
+        )
+        if len(over_runs):
+            names = {"difference_low": "specimens_low", "difference_high": "specimens_high", "n": "specimens"}
+            extra = specimens.rename(columns=names)[["specimens_low", "specimens_high", "specimens"]]
+            rows.append(pd.concat([over_runs, extra], axis=1).assign(n_real=n_real or "all"))
+    return pd.concat(rows, ignore_index=True) if rows else compare(runs, [])
+
+
+def worth(runs: pd.DataFrame, mixed: str = "mixed", n_boot: int = 2000) -> pd.DataFrame:
+    """Return how many real tiles training on real ones alone needs to get as far as the pre-trained network.
+
+    The error of "real long" over the number of tiles is made to fall and interpolated on a logarithmic axis. Where it
+    never comes as low as the pre-trained one, more than all tiles are needed, and the number is that of all; where the
+    smallest budget is enough, the number is that budget.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        From `stored`; the seeds that have every budget of both arms count.
+    mixed : str
+        The arm with pre-training.
+    n_boot : int
+        Resamples of the seeds.
+
+    Returns
+    -------
+    pandas.DataFrame
+        n_real (0: synthetic tiles alone), error (of `mixed`), needed (real tiles alone for the same error) with
+        needed_low and needed_high (95 %, resampling seeds), n (seeds), at_least: the number or its upper end is that of
+        all tiles, so more may be needed.
+        Empty with fewer than two seeds or budgets.
+    """
+    before = _grid(runs, mixed.replace("mixed", "synthetic")).join(_grid(runs, mixed), how="inner")
+    real = _grid(runs, "real long")
+    seeds, budgets = before.index.intersection(real.index), real.columns
+    columns = ["n_real", "error", "needed", "needed_low", "needed_high", "n", "at_least"]
+    if len(seeds) < 2 or len(budgets) < 2:
+        return pd.DataFrame(columns=columns)
+    ours, alone = before.loc[seeds].to_numpy(), real.loc[seeds].to_numpy()  # (seeds, budgets)
+    rng = stream(0, "bootstrap", "worth")
+    drawn = rng.integers(len(seeds), size=(n_boot, len(seeds)))
+    sampled = np.array([_needed(ours[pick].mean(0), alone[pick].mean(0), budgets) for pick in drawn])
+    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
+    table = pd.DataFrame({"n_real": before.columns, "error": ours.mean(0)})
+    table["needed"] = _needed(ours.mean(0), alone.mean(0), budgets)
+    table = table.assign(needed_low=low, needed_high=high, n=len(seeds))
+    return table.assign(at_least=table["needed_high"] > 0.999 * max(budgets))[columns]
+
+
+def _grid(runs: pd.DataFrame, arm: str) -> pd.DataFrame:
+    """Test error by seed and number of real tiles, complete seeds alone."""
+    part = runs[runs["arm"] == arm]
+    mean_all = part.loc[part["n_real"] == 0, "n_training"].mean()
+    tiles = part["n_real"].where(part["n_real"] > 0, mean_all)
+    return part.assign(tiles=tiles).pivot(index="seed", columns="tiles", values="test_error").dropna()
+
+
+def _needed(errors: np.ndarray, alone: np.ndarray, budgets: Sequence[float]) -> np.ndarray:
+    falling = np.minimum.accumulate(alone)
+    # interp wants a rising axis; of budgets with the same error the smallest counts.
+    first = np.concatenate([[True], np.diff(falling) < 0])
+    return np.exp(
+        np.interp(-errors, -falling[first], np.log(np.asarray(budgets, float)[first]), right=np.log(max(budgets)))
+    )
+
+
+# Shortcuts
+
+
+def shortcut(tiles: pd.DataFrame) -> dict:
+    """Return how far mean grey and oxide fraction alone get.
+
+    Parameters
+    ----------
+    tiles : pandas.DataFrame
+        From `cracks.score_shortcut`.
+
+    Returns
+    -------
+    dict
+        n (specimens), tiles, auc (of all tiles together), auc_folds (mean over folds), error with error_low and
+        error_high (95 %, resampling specimens), error_matched (tiles paired by oxide fraction), tiles_matched.
+    """
+    counts = cracks.by_specimen(tiles)
+    matched = counts[counts["n_matched"] > 0]
+    aucs = [roc_auc_score(part["label"], part["probability"]) for _, part in tiles.groupby("fold")]
+    return {
+        "n": len(counts),
+        "tiles": len(tiles),
+        "auc": float(roc_auc_score(tiles["label"], tiles["probability"])),
+        "auc_folds": float(np.mean(aucs)),
+        **_clustered(counts["wrong"], counts["n"], counts["name"], "error"),
+        "error_matched": matched["wrong_matched"].sum() / max(matched["n_matched"].sum(), 1),
+        "tiles_matched": int(matched["n_matched"].sum()),
+    }
+
+
+def wrong_tiles(tiles: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the test tiles that a run is most certainly wrong about: the `n` surest misses, then false alarms.
+
+    Parameters
+    ----------
+    tiles : pandas.DataFrame
+        From `cracks.score`.
+    n : int
+        Of either kind, fewer where there are fewer.
+    """
+    wrong = tiles[(tiles["role"] == "test") & (tiles["label"] != tiles["called"])]
+    missed = wrong[wrong["label"] == 1].sort_values("probability").head(n)
+    alarms = wrong[wrong["label"] == 0].sort_values("probability", ascending=False).head(n)
+    return pd.concat([missed, alarms], ignore_index=True)
+
+
+# Claims
+
+
+def claims(
+    runs: pd.DataFrame, counts: pd.DataFrame, *, profile: str, notebook: str = "04_crack_classification"
+) -> pd.DataFrame:
+    """Judge Table 1 of Trampert et al. 2021 and the reductions of section 3.1.3 by our runs.
+
+    Parameters
+    ----------
+    runs, counts : pandas.DataFrame
+        As from `stored`; runs on generated stand-ins judge nothing, nor does a single run an arm.
+    profile : str
+        Profile the runs come from.
+    notebook : str
+        Which states the claims.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the claims table.
+    """
+    stated = _stated()
+    judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
+    if not all(len(_of(judged, arm)) > 1 for arm in ("synthetic", "real", "mixed")):
+        why = "needs two or more runs of every arm on the real tiles"
+        rows = [{**claim, "verdict": "not run here", "why": why} for claim, _, _ in stated]
+        return claim_rows(rows, profile=profile, notebook=notebook, seeds=())
+    rows = [
+        {**claim, **(_gain(judged, counts, measure) if arm == "gain" else _level(judged, arm, measure))}
+        for claim, arm, measure in stated
+    ]
+    seeds = sorted(judged.loc[judged["arm"] == "mixed", "seed"].astype(int).unique())
+    return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
+
+
+def _stated() -> list[tuple[dict, str, str]]:
+    paper, rows = {"paper": "Trampert 2021"}, []
+    for measure, name in MEASURES.items():
+        reduction = {
+            "where": "section 3.1.3",
+            "published": f"{PUBLISHED_GAIN[measure]:.0%}, p = {PUBLISHED_P[measure]}",
+        }
+        claim = f"mixed training saves errors of the crack classifier: {name}"
+        rows.append(({**paper, **reduction, "claim": claim}, "gain", measure))
+    for (arm, measure), known in PUBLISHED.items():
+        level = {"where": "Table 1", "published": "{:.3f} +- {:.3f}".format(*known)}
+        rows.append(({**paper, **level, "claim": f"crack classifier, {arm} model: {MEASURES[measure]}"}, arm, measure))
+    return rows
+
+
+def _gain(runs: pd.DataFrame, counts: pd.DataFrame, measure: str) -> dict:
+    """Direction reproduced: better than both real arms over runs; reproduced: the published share in the interval."""
+    table = compare(runs, [("mixed", "real"), ("mixed", "real long")], measure).set_index("against")
+    gain = table.loc["real"]
+    won = [other for other, row in table.iterrows() if row["difference"] < 0 and row["p"] < 1 - LEVEL]
+    close = gain["saved_low"] <= PUBLISHED_GAIN[measure] <= gain["saved_high"]
+    both = len(won) == len(table)
+    why = f"paired t over {int(gain['n'])} seeds: p = {gain['p']:.2g} against the real model"
+    if "real long" in table.index:
+        long = table.loc["real long"]
+        why += f", {long['p']:.2g} against as many steps on real tiles alone ({long['saved']:.0%} saved)"
+    if measure == "test_error" and len(specimens := compare_specimens(counts, [("mixed", "real")])):
+        row = specimens.iloc[0]
+        why += f"; over specimens [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
+    verdict = ("reproduced" if close else "direction reproduced") if both else "not reproduced"
+    found = {"ours": gain["saved"], "low": gain["saved_low"], "high": gain["saved_high"], "n": int(gain["n"])}
+    return {**found, "verdict": verdict, "why": why}
+
+
+def _level(runs: pd.DataFrame, arm: str, measure: str) -> dict:
+    row = table_1(runs, measure, [arm]).iloc[0]
+    close = row["error_low"] <= PUBLISHED[arm, measure][0] <= row["error_high"]
+    why = "other material: the paper's 510 tiles of chips could not be had; interval over runs"
+    found = {"ours": row["error"], "low": row["error_low"], "high": row["error_high"], "n": int(row["n"])}
+    return {**found, "verdict": "reproduced" if close else "not reproduced", "why": why}
