@@ -20,6 +20,7 @@ import pandas as pd
 from scipy.ndimage import distance_transform_edt, uniform_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import dijkstra
+from scipy.stats import ks_2samp
 from skimage.measure import approximate_polygon, label
 from skimage.morphology import skeletonize
 
@@ -57,6 +58,14 @@ CRACK_COLUMNS = (
 SEGMENT_COLUMNS = ("length_px", "bend_deg", "width_px")
 
 
+# The five quantities of the paper: where they stand in `Measured` and their unit.
+QUANTITIES = {
+    "contrast": ("cracks", "contrast", "1"),
+    "width": ("segments", "width_px", "px"),
+    "segment length": ("segments", "length_px", "px"),
+    "bend angle": ("segments", "bend_deg", "deg"),
+    "number of segments": ("cracks", "n_segments", "1"),
+}
 # parameter: (unit, low, high, whole number, meaning); of the longest crack of a tile unless it says otherwise
 TILE_PARAMETERS = {
     "n_cracks": ("1", 1, 8, True, "cracks in the tile"),
@@ -187,6 +196,18 @@ def measure_all(records: Iterable) -> Measured:
     return Measured(
         *(pd.concat(part if len(part) == 1 else part[1:], ignore_index=True) for part in zip(*filled, strict=True))
     )
+
+
+def quantity(measured: Measured, name: str) -> np.ndarray:
+    """Return all measurements (N,) float64 of one of `QUANTITIES`; those that are missing are left out."""
+    table, column, _ = QUANTITIES[name]
+    return getattr(measured, table)[column].dropna().to_numpy(float)
+
+
+def distances(measured: Measured, other: Measured) -> pd.Series:
+    """Return the two-sample Kolmogorov-Smirnov statistic, 0 to 1, of each of `QUANTITIES`."""
+    pairs = {name: (quantity(measured, name), quantity(other, name)) for name in QUANTITIES}
+    return pd.Series({name: ks_2samp(*pair).statistic for name, pair in pairs.items()}, name="KS statistic")
 
 
 def per_tile(measured: Measured) -> pd.DataFrame:

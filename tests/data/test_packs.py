@@ -377,6 +377,27 @@ def test_stand_ins_are_labelled_micrographs_that_differ_between_splits(monkeypat
     assert not np.array_equal(made["development"].records[0].image, made["test"].records[0].image)
 
 
+def test_stand_ins_of_crack_tiles_are_specimens_with_and_without_cracks():
+    made = pack("ebc_crack_tiles", "generated")
+    assert made.is_generated and "generated stand-in" in made.credit and made.class_map.classes == ("no crack", "crack")
+    assert [record.name for record in made.records] == sorted({record.name for record in made.records})
+    groups = {record.group for record in made.records}
+    assert len(groups) == 8
+    for record in made.records:
+        assert record.image.shape == record.mask.shape == (128, 128) and record.image.dtype == np.uint8
+        kind = record.name.split("_")[0]
+        # By the rule of the real tiles: enough of the crack, most of it in the middle; otherwise none and mostly oxide.
+        ids = np.where(record.mask == 1, 2, 1)
+        assert packs._tile_label(ids) == kind
+        assert 0.6 <= record.attributes["oxide_fraction"] <= 1
+        assert record.image[record.mask == 1].mean() < record.image[record.mask == 0].mean() or kind == "nocrack"
+    for group in groups:
+        of_group = [record for record in made.records if record.group == group]
+        assert sum(record.mask.any() for record in of_group) == len(of_group) / 2
+    again = pack("ebc_crack_tiles", "generated")
+    assert all(np.array_equal(a.image, b.image) for a, b in zip(made.records, again.records, strict=True))
+
+
 def test_packs_without_stand_in_say_so():
     with pytest.raises(DataUnavailable, match="no generated stand-in yet"):
         pack("uhcs", "generated")

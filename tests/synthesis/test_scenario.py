@@ -13,7 +13,17 @@ from scipy import stats
 from scipy.stats import qmc
 
 from micro_lib.core.runs import read_table, write_table
-from micro_lib.synthesis.scenario import Choice, Conditional, Constant, Empirical, Integers, Parameter, Scaled, Space
+from micro_lib.synthesis.scenario import (
+    Choice,
+    Conditional,
+    Constant,
+    Empirical,
+    Integers,
+    Kernel,
+    Parameter,
+    Scaled,
+    Space,
+)
 
 MEASURED = tuple(np.random.default_rng(7).lognormal(0, 0.4, 200))
 
@@ -71,6 +81,9 @@ def spaces(draw):
     parameters["depends"] = Parameter(Conditional("kind", {case: draw(cases) for case in choice.weights}), "1")
     parameters["ratio"] = Parameter(Scaled("scale", draw(frozen)), "px")
     parameters["scale"] = Parameter(stats.uniform(draw(widths), 5), "px")
+    like = draw(st.lists(numbers, min_size=2, max_size=5))
+    parameters["pick"] = Parameter(Integers(0, len(like) - 1), "1")
+    parameters["like"] = Parameter(Kernel("pick", like, draw(widths), min(like), whole=draw(st.booleans())), "px")
     return Space(parameters)
 
 
@@ -142,6 +155,36 @@ def test_empirical_keeps_to_its_bounds_and_every_measurement_to_its_weight():
     # By the definition: pick a measurement, then draw from its kernel cut at the bounds.
     kernels = [stats.truncnorm((low - v) / width, (high - v) / width, v, width) for v in values]
     assert stats.kstest(drawn, lambda x: np.mean([kernel.cdf(x) for kernel in kernels], axis=0)).pvalue > 0.01
+
+
+def test_kernels_together_follow_the_joint_density_and_each_alone_the_empirical_one():
+    rng = np.random.default_rng(3)
+    width = rng.lognormal(1, 0.4, 80)
+    grey = -0.1 * width + rng.normal(0, 0.05, 80)
+    parameters = {"pick": Parameter(Integers(0, 79), "1")}
+    parameters["width_px"] = Parameter(Kernel("pick", width, low=0), "px")
+    parameters["grey"] = Parameter(Kernel("pick", grey, high=0), "1")
+    table = Space(parameters).sample(4000, 2)
+    for name, alone in {"width_px": Empirical(width, low=0), "grey": Empirical(grey, high=0)}.items():
+        assert stats.kstest(table[name], lambda x, alone=alone: alone.rank(x, {})[0]).pvalue > 0.01
+        assert parameters[name].distribution.bandwidth == alone.bandwidth
+    assert stats.spearmanr(table.width_px, table.grey).statistic < -0.6
+    near = np.abs(table.width_px - width[table["pick"]]) / parameters["width_px"].distribution.bandwidth
+    assert near.max() < 6 and stats.kstest(near[width[table["pick"]] > 4], stats.halfnorm.cdf).pvalue > 0.01
+
+
+def test_whole_kernels_give_counts():
+    counts = (1, 1, 2, 5)
+    space = Space(
+        {"pick": Parameter(Integers(0, 3), "1"), "n": Parameter(Kernel("pick", counts, 0.5, 1, 6, True), "1")}
+    )
+    table = space.sample(4000, 1)
+    assert table.n.dtype == np.int64 and set(table.n) <= set(range(1, 7))
+    # Of the kernels about 1, cut at 1, what lies below 1.5 becomes 1.
+    kernel = stats.truncnorm(0, 10, 1, 0.5)
+    assert (table.n[table["pick"] < 2] == 1).mean() == pytest.approx(kernel.cdf(1.5), abs=0.03)
+    low, high = space["n"].distribution.rank(np.array([1, 2]), {"pick": np.array([0, 0])})
+    np.testing.assert_allclose([low, high], [[0, kernel.cdf(1.5)], [kernel.cdf(1.5), kernel.cdf(2.5)]], atol=1e-6)
 
 
 # --- tables
@@ -295,6 +338,13 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, text, message):
         Empirical([1, 2], bandwidth=-1),
         Empirical([1, 2], low=1.5),
         Empirical([1, 1], bandwidth=1, low=1, high=1),
+        Kernel("twins", []),
+        Kernel("twins", [1, 2, 3, 4]),  # one fewer than twins can pick
+        Kernel("twins", [1, 2, 3, 4, 5], low=2),
+        Kernel("twins", [1, 1, 1, 1, 1]),
+        Kernel("nothing", [1, 2, 3, 4, 5]),
+        Kernel("appearance", [1, 2, 3, 4, 5]),
+        Kernel("grain_diameter_px", [1, 2, 3, 4, 5]),
         Scaled("grain_diameter_px", stats.uniform(5, -1)),
         Scaled("nothing", stats.uniform(5, 1)),
         Scaled("grain_diameter_px", Choice({1: 1, 2: 1})),
