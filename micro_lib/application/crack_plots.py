@@ -1,0 +1,131 @@
+"""Figures of the crack experiment: arms beside the published ones, label budgets, tiles a classifier is wrong about."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from micro_lib.application import plots
+from micro_lib.application.crack_report import PUBLISHED_RUNS
+from micro_lib.data.packs import Record
+
+OURS, PAPERS = "C0", "0.55"
+BUDGET_STYLES = {"real long": ("s--", "C1", "real tiles alone, as many steps")}
+
+
+def arms_beside_published(ax: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
+    """Draw the error of every arm with its interval over runs, and in grey that of the paper's model of this name.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on; the x axis still wants its label.
+    table : pandas.DataFrame
+        From `crack_report.table_1`.
+    published : pandas.DataFrame
+        Rows of one measure from `crack_report.published`; drawn with its interval over runs, not with the printed one.
+    """
+    known = published.set_index("arm")
+    at = np.arange(len(table))[::-1]
+    for place, row in zip(at, table.to_dict("records"), strict=True):
+        _line(ax, place, row["error"], row["error_low"], row["error_high"], OURS, "o")
+        if row["arm"] in known.index:
+            theirs = known.loc[row["arm"]]
+            _line(ax, place - 0.28, theirs["error"], theirs["runs_low"], theirs["runs_high"], PAPERS, "D")
+    ax.set_yticks(at, [f"{arm} (n = {n})" for arm, n in zip(table["arm"], table["n"], strict=True)])
+    ax.set_ylim(-0.7, len(table) - 0.5)
+    for colour, marker, name in ((OURS, "o", "ours"), (PAPERS, "D", f"paper (n = {PUBLISHED_RUNS})")):
+        ax.plot([], [], marker, color=colour, label=name)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.22), ncols=2)
+
+
+def _line(ax: Axes, place: float, value: float, low: float, high: float, colour: str, marker: str) -> None:
+    ax.hlines(place, low, high, color=colour, linewidth=2)
+    ax.plot(value, place, marker, color=colour, markersize=5)
+
+
+def budget(ax: Axes, curve: pd.DataFrame, synthetic: float) -> None:
+    """Draw the error over the number of real tiles, with and without pre-training.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    curve : pandas.DataFrame
+        From `crack_report.budget_curve`.
+    synthetic : float
+        Error of the network that has seen no real tile but through its generator: a dashed line; NaN for none.
+    """
+    for arm, part in curve.groupby("arm", sort=False):
+        marker, colour, name = BUDGET_STYLES.get(arm, ("o-", "C0", "pre-trained on synthetic tiles"))
+        reach = np.abs(part[["error_low", "error_high"]].to_numpy(float).T - part["error"].to_numpy(float))
+        ax.errorbar(part["n_real"], part["error"], yerr=reach, fmt=marker, color=colour, capsize=3, label=name)
+    if not np.isnan(synthetic):
+        ax.axhline(synthetic, color="0.5", linestyle=":", label="synthetic tiles alone")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(sorted(set(curve["n_real"])), [str(n) for n in sorted(set(curve["n_real"]))])
+    ax.minorticks_off()
+    ax.set(xlabel="real tiles trained on", ylabel="error on held specimens", ylim=(0, None))
+    ax.legend()
+
+
+def wrong_sheet(
+    wrong: pd.DataFrame, records: Mapping[str, Record], credit: str, *, columns: int = 6, is_generated: bool = False
+) -> Figure:
+    """Draw tiles a classifier is wrong about, with what it says and the mask of the cracks it missed.
+
+    Parameters
+    ----------
+    wrong : pandas.DataFrame
+        From `crack_report.wrong_tiles`.
+    records : mapping
+        Name -> record of every tile.
+    credit : str
+        Of the pack.
+    columns : int
+        Tiles a row.
+    is_generated : bool
+        The tiles are stand-ins.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Without a picture, but with a sentence, if there is no such tile.
+    """
+    panels = [_panel(row, records[row["name"]]) for row in wrong.to_dict("records")]
+    if not panels:
+        fig = Figure(figsize=(5, 0.6), layout="constrained")
+        fig.text(0.01, 0.5, "No test tile of this run is called wrongly.")
+    else:
+        fig = plots.sheet(panels, columns=min(columns, len(panels)), panel_inch=1.5)
+    plots.credit(fig, credit, is_generated=is_generated)
+    return fig
+
+
+def _panel(row: Mapping, record: Record) -> plots.Panel:
+    kind = "missed" if row["label"] else "false alarm"
+    mask = record.mask if row["label"] else None
+    return plots.Panel(record.image, mask, f"{kind}, p = {row['probability']:.2f}\n{record.group}")
+
+
+def counts_by_specimen(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
+    """Draw the error of each arm on each specimen, a point an arm; specimens looked at are marked with a star.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        From `crack_report.specimen_table`.
+    arms : sequence of str
+        Its columns to draw.
+    """
+    at = np.arange(len(table))
+    for i, arm in enumerate(arms):
+        ax.plot(at + 0.12 * (i - (len(arms) - 1) / 2), table[arm], "osD^v<>"[i % 7], label=arm)
+    names = [f"{r.specimen}{' *' if r.looked_at else ''}\n{r.tiles} tiles" for r in table.itertuples()]
+    ax.set_xticks(at, names, rotation=30, ha="right")
+    ax.set(ylabel="error when held out", ylim=(0, None))
+    ax.legend(ncols=2)
