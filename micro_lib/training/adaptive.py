@@ -86,7 +86,6 @@ class Base(NamedTuple):
     network: Mapping[str, torch.Tensor]  # its weights
     history: pd.DataFrame  # one row an epoch; cycle 0 is the schedule of the profile
     scores: Mapping[str, pd.DataFrame]  # validation, test: as of `score_images`, with the seed of each row
-    render_per_s: float
 
 
 class Campaign(NamedTuple):
@@ -259,11 +258,10 @@ def base(configuration: Mapping, plan: Mapping, seed: int) -> Base:
     folder = build_dir() / "adaptive" / f"base-{seed}-{digest}"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
-        micrographs, rate = _micrographs(tables, plan["working_scale"], folder)
+        micrographs = _micrographs(tables, plan["working_scale"], folder)
         state = _trained_base(micrographs, plan, seed, folder)
         scores = _base_scores(state["network"], tables, micrographs, plan, folder)
-    history = pd.DataFrame(state["history"])
-    return Base(digest, space, tables, micrographs, state["network"], history, scores, rate)
+    return Base(digest, space, tables, micrographs, state["network"], pd.DataFrame(state["history"]), scores)
 
 
 def rising(history: pd.DataFrame) -> list[float]:
@@ -280,21 +278,19 @@ def _base_digest(configuration: Mapping, plan: Mapping, seed: int, tables: Mappi
     return _digest({**decisive, "pixels": pixels})
 
 
-def _micrographs(tables: Mapping[str, pd.DataFrame], scale: float, folder: Path) -> tuple[dict, float]:
-    """Return the micrographs of a base, rendered once and kept, and how many are rendered a second."""
+def _micrographs(tables: Mapping[str, pd.DataFrame], scale: float, folder: Path) -> dict[str, list[Labelled]]:
+    """Return the micrographs of a base, rendered once and kept, with their tables for people to read."""
     path = folder / "micrographs.npz"
     if not path.is_file():
-        started = time.perf_counter()
         pools = {part: pool(Rendered(table, render), scale) for part, table in tables.items()}
-        rate = sum(map(len, pools.values())) / (time.perf_counter() - started)
         arrays = {f"{part}_{i}": np.stack(a) for part, p in pools.items() for i, a in enumerate(zip(*p, strict=True))}
         for part, table in tables.items():
             write_table(table, folder / f"{part}.csv")
         with atomic_path(path) as temporary:
-            np.savez_compressed(temporary, render_per_s=rate, **arrays)
+            np.savez_compressed(temporary, **arrays)
     with np.load(path) as kept:
         pairs = {part: zip(kept[f"{part}_0"], kept[f"{part}_1"], strict=True) for part in tables}
-        return {part: [Labelled(*pair) for pair in pairs[part]] for part in tables}, float(kept["render_per_s"])
+        return {part: [Labelled(*pair) for pair in pairs[part]] for part in tables}
 
 
 def _trained_base(micrographs: Mapping[str, Sequence[Labelled]], plan: Mapping, seed: int, folder: Path) -> dict:
