@@ -14,7 +14,7 @@ from micro_lib.data.tiles import to_uint8
 
 # Ranges of the random changes: Trampert et al. 2021 name zoom, rotation and lighting without numbers.
 ZOOM = (0.9, 1.2)  # at 1.2 the inner 107 of 128 px remain, and a tile's crack lies in the inner 96
-# No quarter turns: cracks run through the thickness of a layer, interfaces and delaminations along it, and both stay so.
+# No quarter turns: cracks run through the thickness of a layer, interfaces along it, and both stay so.
 ROTATION_DEG = 10.0  # beside mirroring both ways
 MOVED = 0.75  # share of the tiles that are zoomed and rotated, as fastai 1.0.51's get_transforms has it
 BRIGHTNESS = 0.15  # added to grey values between 0 and 1
