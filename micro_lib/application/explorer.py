@@ -26,7 +26,7 @@ class Explorer(widgets.HBox):
     Parameters
     ----------
     space : Space
-        With the parameters ``height_px`` and ``width_px``.
+        Of grains, or of what `render` takes; its ``height_px`` and ``width_px`` become `size_px`.
     parameters : sequence of str, optional
         What to make sliders for, in this order; none makes one for each that varies.
     size_px : int
@@ -37,6 +37,8 @@ class Explorer(widgets.HBox):
         From a row to a `Micrograph`.
     class_map : ClassMap
         Of its mask.
+    objects : str
+        What its labels count.
 
     Attributes
     ----------
@@ -62,8 +64,9 @@ class Explorer(widgets.HBox):
         seed: int = 1,
         render: Callable[[Mapping], Micrograph] = grains.render,
         class_map: ClassMap = GRAIN_BOUNDARY,
+        objects: str = "grains",
     ):
-        self.render, self.class_map = render, class_map
+        self.render, self.class_map, self.objects = render, class_map, objects
         rows = space.sample(1, seed).to_dict("records")
         self.row = {**rows[0], "height_px": size_px, "width_px": size_px}
         self.controls = {**_controls(space, parameters, self.row), "seed": _seed_control(self.row["seed"])}
@@ -88,7 +91,8 @@ class Explorer(widgets.HBox):
         for picture, pixels in zip(self.pictures, (level, colours), strict=True):
             picture.value = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
         self.redraw_ms = 1000 * (perf_counter() - started)
-        self.note.value = f"{made.labels.max()} grains in view, {made.mask.mean():.0%} of the mask is boundary"
+        share = f"{made.mask.mean():.0%} of the mask is {self.class_map.classes[1]}"
+        self.note.value = f"{made.labels.max()} {self.objects} in view, {share}"
 
 
 def _controls(space: Space, parameters: Sequence[str] | None, row: Mapping) -> dict[str, widgets.Widget]:
@@ -118,5 +122,5 @@ def _control(values: pd.Series, value, unit: str, doc: str) -> widgets.Widget:
 
 
 def _seed_control(seed: int) -> widgets.Widget:
-    look = {"description": "seed", "tooltip": "another number, other grains", "layout": {"width": "410px"}}
+    look = {"description": "seed", "tooltip": "another number, another micrograph", "layout": {"width": "410px"}}
     return widgets.BoundedIntText(seed, min=0, max=2**53 - 1, style={"description_width": "170px"}, **look)

@@ -55,7 +55,7 @@ CRACK_COLUMNS = (
     "cut_start",
     "cut_end",
 )
-SEGMENT_COLUMNS = ("length_px", "bend_deg", "width_px")
+SEGMENT_COLUMNS = ("length_px", "bend_deg", "width_px", "x0", "y0", "x1", "y1")
 
 
 # The five quantities of the paper: where they stand in `Measured` and their unit.
@@ -113,7 +113,7 @@ class Measured(NamedTuple):
         `cut_start`, `cut_end` 1 where the upper, the lower end lies on the border of the tile.
     segments : pandas.DataFrame
         One row a segment, `record`, `crack` and `SEGMENT_COLUMNS`; `bend_deg` is the angle, 0 to 180, to the next
-        segment, missing at the last one.
+        segment, missing at the last one; `x0`, `y0`, `x1`, `y1` its ends in px.
     """
 
     cracks: pd.DataFrame
@@ -390,7 +390,8 @@ def _measure_crack(image: np.ndarray, mask: np.ndarray, part: np.ndarray, path: 
         "cut_end": int(cut[1]),
     }
     widths = [width[nearest == i].mean() if (nearest == i).any() else width.mean() for i in range(len(edges))]
-    table = zip(lengths, [*bends, np.nan], widths, strict=True)
+    ends = np.concatenate([vertices[:-1, ::-1], vertices[1:, ::-1]], axis=1)  # (n_segments, 4) x0, y0, x1, y1
+    table = zip(lengths, [*bends, np.nan], widths, *ends.T, strict=True)
     return crack, [dict(zip(SEGMENT_COLUMNS, row, strict=True)) for row in table]
 
 

@@ -1,15 +1,18 @@
 """Sliders: they span the scenario, move one parameter each, and redraw what the generator renders."""
 
 import io
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from micro_lib.application.explorer import Explorer
+from micro_lib.data.packs import pack
+from micro_lib.synthesis import cracks
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PRESETS, preset
-from micro_lib.synthesis.scenario import Choice
+from micro_lib.synthesis.scenario import Choice, Constant
 
 
 def shown(explorer, i=0):
@@ -80,3 +83,22 @@ def test_choices_are_lists_and_sixteen_bits_are_shown():
 def test_what_cannot_be_moved_is_refused(names, word):
     with pytest.raises(ValueError, match=word):
         Explorer(preset("trampert"), names)
+
+
+def test_sliders_for_a_crack():
+    textures = np.full((2, 128, 128), 120, np.uint8)
+    cracks_only = cracks.scenario(cracks.invented(), 2).replace(crack=Constant(True))
+    explorer = Explorer(
+        cracks_only,
+        ["n_segments", "width_px", "crack_contrast"],
+        render=partial(cracks.render, textures=textures),
+        class_map=pack("ebc_crack_tiles", "generated").class_map,
+        objects="cracks",
+    )
+    assert shown(explorer).shape == (128, 128)
+    dark = [(shown(explorer) < 100).sum()]
+    explorer.controls["width_px"].value = explorer.controls["width_px"].max
+    explorer.controls["crack_contrast"].value = explorer.controls["crack_contrast"].min
+    dark.append((shown(explorer) < 100).sum())
+    assert dark[1] > dark[0] > 50
+    assert "cracks in view" in explorer.note.value and "of the mask is crack" in explorer.note.value
