@@ -142,6 +142,15 @@ def test_any_mask_is_filled_as_the_reference_fills_it(seed, height, width, patch
     compare_with_reference(image, unknown, book, k, seed)
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_small_patches_are_put_in_the_right_order(seed):
+    # A gradient counts up to one patch and one pixel away, and with 3 x 3 pixels that is soon the largest.
+    rng = stream(seed, "image")
+    image = rng.integers(0, 256, (18, 19), dtype=np.uint8)
+    unknown = rng.random(image.shape) >= 0.1
+    compare_with_reference(image, unknown, made(noise_tiles(seed), patch_px=3), 1, seed)
+
+
 @pytest.mark.parametrize(("shape", "at"), [((30, 30), None), ((21, 34), (0, 0)), ((25, 27), (13, 15))])
 @pytest.mark.parametrize("k", [1, 5])
 def test_a_seed_grows_as_the_reference_grows_it(shape, at, k):
@@ -227,6 +236,20 @@ def test_the_best_k_of_any_dictionary_are_found_whatever_the_bounds_say(seed, n,
     order = np.argsort(ssd, kind="stable")[:k]
     np.testing.assert_array_equal(best & 0xFFFFFFFF, order)
     np.testing.assert_array_equal(best >> 32, ssd[order])
+
+
+@pytest.mark.parametrize("first_block", [[8, 14], [8, 8]])
+def test_of_equal_patches_in_two_blocks_the_lower_number_wins(first_block):
+    # Both blocks hold an SSD of 10 from (11, 11); the second one promises less and is looked at first.
+    rows = np.zeros((2, 9, 128), np.uint8)
+    rows[:, 0], rows[:, 1] = np.resize([8, 14], 128), np.resize([10, 12], 128)
+    rows[0, 0], rows[0, 1] = np.resize(first_block, 128), 12
+    low, high = rows.min(2).T.copy(), rows.max(2).T.copy()
+    best = np.empty(3, np.int64)
+    pixels, greys = np.array([0, 1], np.int32), np.array([11, 11], np.int32)
+    texture._search(texture.Dictionary(3, 256, rows, low, high), pixels, greys, best)
+    np.testing.assert_array_equal(best & 0xFFFFFFFF, [0, 1, 2])
+    np.testing.assert_array_equal(best >> 32, 10)
 
 
 def test_the_largest_differences_do_not_overflow():
