@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -96,7 +97,7 @@ def wrong_sheet(
     """
     panels = [_panel(row, records[row["name"]]) for row in wrong.to_dict("records")]
     if not panels:
-        fig = Figure(figsize=(5, 0.6), layout="constrained")
+        fig = plt.figure(figsize=(5, 0.6), layout="constrained")
         fig.text(0.01, 0.5, "No test tile of this run is called wrongly.")
     else:
         fig = plots.sheet(panels, columns=min(columns, len(panels)), panel_inch=1.5)

@@ -377,11 +377,17 @@ def real_rate(setting: Setting) -> float:
 
 
 def _found_rate(setting: Setting, tiles: Classified, batch: int, states: Mapping | None = None) -> float:
-    """Return the rate that fastai's range test proposes (valley), at most the ends of `RATES`."""
+    """Return the rate that fastai's range test proposes (valley), at most the ends of `RATES`.
+
+    The lower end where the loss rises fourfold, which ends the test, before there are losses enough to judge.
+    """
     steps = setting.plan["find_steps"]
     learn = _learner(setting, tiles, steps, states, batch)
     learn.path = out_dir("cracks") / "shared"  # where the test keeps the weights meanwhile
-    found = learn.lr_find(num_it=steps, **FIND).valley
+    try:
+        found = learn.lr_find(num_it=steps, **FIND).valley
+    except IndexError:  # fastai's valley of no losses at all
+        found = RATES[0]
     return float(np.clip(found, *RATES))
 
 

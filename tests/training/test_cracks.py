@@ -265,6 +265,12 @@ def test_a_network_learns_tiles_by_heart():
     assert (cracks.crack_probability(learn.model, shown.images) >= 0.5).tolist() == (shown.labels == 1).tolist()
 
 
+def test_a_range_test_that_breaks_off_at_once_gives_the_lowest_rate(monkeypatch):
+    monkeypatch.setattr(cracks, "FIND", {**cracks.FIND, "start_lr": 10.0, "end_lr": 1e4})
+    setting = Setting(complete("real"), small_plan(), 1, pack_of(RECORDS))
+    assert cracks._found_rate(setting, classified(RECORDS[:4]), 4) == cracks.RATES[0]
+
+
 def test_a_loss_that_is_not_finite_stops_the_training():
     setting = Setting(complete("real"), small_plan(), 1, pack_of(RECORDS))
     with pytest.raises(TrainingDiverged, match="lower the rate"):
