@@ -427,8 +427,8 @@ def copy_rate(
 
     Notes
     -----
-    Windows are compared by a 64-bit hash. That a window differs from a million tiles' windows and passes for one of
-    them has a probability below 1e-12. Windows of one grey, in saturated areas, are copies like any other.
+    Windows are compared by a 64-bit hash: that one differs from all windows of 10,000 tiles and yet passes for a copy
+    has a probability below 1e-6. Windows of one grey, in saturated areas, are copies like any other.
     """
     stack = textures[None] if textures.ndim == 2 else textures  # (N, H, W)
     given = np.zeros(stack.shape[-2:], bool) if given is None else given
