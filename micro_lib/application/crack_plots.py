@@ -108,7 +108,7 @@ def wrong_sheet(
 def _panel(row: Mapping, record: Record) -> plots.Panel:
     kind = "missed" if row["label"] else "false alarm"
     mask = record.mask if row["label"] else None
-    return plots.Panel(record.image, mask, f"{kind}, p = {row['probability']:.2f}\n{record.group}")
+    return plots.Panel(record.image, mask, f"{kind}\np = {row['probability']:.2f}\n{record.group}")
 
 
 def counts_by_specimen(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:

@@ -54,7 +54,7 @@ def test_wrong_tiles_are_shown_with_what_was_said_of_them():
     names = sorted(records)
     wrong = pd.DataFrame({"name": [names[0], names[-1]], "label": [1, 0], "probability": [0.1, 0.9]})
     fig = crack_plots.wrong_sheet(wrong, records, "somebody", is_generated=True)
-    assert [ax.get_title() for ax in fig.axes] == ["missed, p = 0.10\na", "false alarm, p = 0.90\na"]
+    assert [ax.get_title() for ax in fig.axes] == ["missed\np = 0.10\na", "false alarm\np = 0.90\na"]
     assert fig.get_suptitle() == STAMP and fig.get_supxlabel() == "somebody"
     plt.close(fig)
 

@@ -27,6 +27,11 @@ FAULTS = {
         "micro_lib.synthesis.grains:render",
         "micro_lib.analysis.grain_size:planimetric",
     ],
+    "04_crack_classification": [
+        "micro_lib.analysis.stats:agresti_coull",
+        "micro_lib.analysis.matching:matched_pairs",
+        "micro_lib.training.cracks:summary",
+    ],
     "05_grain_segmentation": [
         "micro_lib.synthesis.grains:render",
         "micro_lib.analysis.grain_size:measure",
