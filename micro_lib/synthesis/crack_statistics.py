@@ -2,9 +2,10 @@
 
 A crack is a connected part of the mask (8 neighbours) whose path has at least `MIN_PATH_PX`. Its path is the longest
 way through its skeleton; side ways shorter than `MIN_BRANCH_PX` are spurs of the skeleton and cut, the others are
-branches. The path is simplified to a polyline (Douglas and Peucker) that stays within `TOLERANCE_PX` of it: its edges
-are the segments, the angles between them the bends. Cracks are measured as the window shows them: one that leaves it
-is as long as it is inside.
+branches. The path is simplified to a polyline (Douglas and Peucker) that stays within `TOLERANCE_PX` of it; edges
+shorter than the crack is wide, or than `MIN_SEGMENT_PX`, are merged into one bend. Its edges are the segments, the
+angles between them the bends. Cracks are measured as the window shows them: one that leaves it is as long as it is
+inside.
 
 Of nine in ten cracks drawn with segments of 18 px or more, bends of 25 deg or more and widths of 3 to 8 px, the number
 of segments is found, the mean width within 0.35 px, the contrast within 0.08, the mean segment within 2 px, the bends
@@ -31,6 +32,7 @@ from micro_lib.synthesis.scenario import Constant, Integers, Kernel, Parameter, 
 TOLERANCE_PX = 2.0  # annotated edges are ragged by a pixel or two; a path that bends less is straight
 MIN_PATH_PX = 8.0  # about twice a usual width: shorter spots have no direction
 MIN_BRANCH_PX = 10.0
+MIN_SEGMENT_PX = 7.0  # what is left of a sharp bend after thinning and simplifying is shorter
 RING_PX = (2.0, 8.0)  # the surroundings: off the blurred edge, near enough to be the same material
 _SMOOTH_PX = 7  # along the path: over about the width of a crack
 
@@ -342,7 +344,7 @@ def _polyline(path: np.ndarray, half_px: float, shape: tuple[int, int]) -> tuple
     """
     trim = int(np.ceil(half_px))
     kept = path[trim:-trim] if len(path) >= 4 * trim + 2 else path
-    vertices = approximate_polygon(kept, TOLERANCE_PX).astype(float)
+    vertices = _merged(approximate_polygon(kept, TOLERANCE_PX).astype(float), max(2 * half_px, MIN_SEGMENT_PX))
     cut = []
     for end, inner, tip in ((0, 1, path[0]), (-1, -2, path[-1])):
         border = min(*tip, *(np.array(shape) - 1 - tip)) <= half_px + 1
@@ -352,6 +354,19 @@ def _polyline(path: np.ndarray, half_px: float, shape: tuple[int, int]) -> tuple
         vertices[end] += along * (missing + (half_px if border else 0))
         cut.append(bool(border))
     return vertices.clip(0, np.array(shape) - 1), tuple(cut)
+
+
+def _merged(vertices: np.ndarray, shortest_px: float) -> np.ndarray:
+    """Vertices (n + 1, 2) without edges that are too short: a skeleton rounds a sharp bend off, which makes it two."""
+    while len(vertices) > 2:
+        lengths = np.hypot(*np.diff(vertices, axis=0).T)
+        i = int(lengths.argmin())
+        if lengths[i] >= shortest_px:
+            break
+        inner = [] if i in (0, len(lengths) - 1) else [(vertices[i] + vertices[i + 1]) / 2]
+        before, after = vertices[: max(i, 1)], vertices[min(i + 2, len(vertices) - 1) :]
+        vertices = np.array([*before, *inner, *after])
+    return vertices
 
 
 # What is measured along it

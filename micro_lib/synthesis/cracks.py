@@ -339,7 +339,7 @@ def learn(
     free = [record for record in records if not record.mask.any()]
     if not free:
         raise ValueError(f"none of the {len(records)} tiles is free of cracks; textures are learned from such tiles")
-    measured = measure_all(record for record in records if record.mask.any())
+    measured = measure_all([record for record in records if record.mask.any()])
     textures = grow_pool(
         free, n_textures, shape=shape, n_seeds=n_seeds, patch_px=patch_px, max_patches=max_patches, k=k, seed=seed
     )
@@ -380,7 +380,7 @@ def calibrate(
     for i in range(rounds):
         space = scenario(fitted, len(textures)).replace(crack=Constant(True))
         table = space.sample(n_tiles, stream_seed(seed, "calibration", i))
-        drawn = per_tile(measure_all(_Tile(str(j), *tile[:2]) for j, tile in enumerate(rendered(table, textures))))
+        drawn = per_tile(measure_all([_Tile(str(j), *tile[:2]) for j, tile in enumerate(rendered(table, textures))]))
         moved = {
             name: _moved(fitted[name].distribution, target[name].dropna(), drawn[name].dropna(), 1 / (i + 1))
             for name in CALIBRATED

@@ -66,9 +66,10 @@ def test_a_straight_bar():
     assert found["cut_start"] == found["cut_end"] == 0
 
 
-def test_a_zigzag_of_three_segments():
+@pytest.mark.parametrize("width", [1, 2, 3, 5])
+def test_a_zigzag_of_three_segments(width):
     vertices = [(60, 20), (80, 50), (60, 80), (80, 110)]  # 36.06 px each, turning by 2 atan(20 / 30) = 67.4 deg
-    measured = measure(*drawn(vertices))
+    measured = measure(*drawn(vertices, width=width))
     found = measured.cracks.iloc[0]
     assert found["n_segments"] == 3 and found["zigzag"] == 1
     np.testing.assert_allclose(measured.segments["length_px"], np.hypot(20, 30), atol=3.5)
