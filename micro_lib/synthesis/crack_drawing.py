@@ -76,7 +76,7 @@ def _walk(n: int, mean_px: float, p: Mapping, rng: np.random.Generator) -> np.nd
     """Vertices (n + 1, 2) as x, y of a path of n segments from 0, the first straight down, of exactly these means."""
     lengths = np.exp(p["segment_spread"] * rng.standard_normal(n))
     lengths *= mean_px * n / lengths.sum()
-    bends = np.abs(rng.normal(1, 0.4, n - 1)) + 0.05
+    bends = np.exp(p["bend_spread"] * rng.standard_normal(n - 1))
     if n > 1:
         bends *= math.radians(p["bend_deg"]) / math.sqrt((bends**2).mean())
     sides = np.cumprod(np.where(rng.random(n) < p["zigzag"], -1, 1))[: n - 1]

@@ -43,6 +43,7 @@ CRACK_COLUMNS = (
     "segment_px",
     "segment_spread",
     "bend_deg",
+    "bend_spread",
     "zigzag",
     "waviness_px",
     "width_px",
@@ -75,6 +76,7 @@ TILE_PARAMETERS = {
     "segment_px": ("px", 2, 181, False, "mean length of a segment"),
     "segment_spread": ("1", 0, 2, False, "standard deviation of the logarithm of the segments' length"),
     "bend_deg": ("deg", 0, 120, False, "root mean square angle between segments"),
+    "bend_spread": ("1", 0, 2, False, "standard deviation of the logarithm of the bends"),
     "zigzag": ("1", 0, 1, False, "share of the bends that go the other way than the one before"),
     "waviness_px": ("px", 0, 4, False, "root mean square distance of the path from straight segments"),
     "width_px": ("px", 1, 40, False, "mean width"),
@@ -105,8 +107,8 @@ class Measured(NamedTuple):
     ----------
     cracks : pandas.DataFrame
         One row a crack, `record` and `crack` (id in its tile, 1 is the longest) and `CRACK_COLUMNS`: counts, lengths
-        in px, angles in deg; `segment_px` is the mean, `segment_spread`, `width_spread` the standard deviation of the
-        logarithm; `bend_deg` the root mean square of the bends, `zigzag` the share of them that go the other way than
+        in px, angles in deg; `segment_px` is the mean, `segment_spread`, `bend_spread`, `width_spread` the standard
+        deviation of the logarithm; `bend_deg` the root mean square of the bends, `zigzag` the share of them that go the other way than
         the one before, missing where there is none; `waviness_px` the root
         mean square distance of the path from its polyline; `contrast` the mean grey of the crack over the median of
         its surroundings, minus 1, and `contrast_spread` its standard deviation along the path; `core_share` the
@@ -392,6 +394,7 @@ def _measure_crack(image: np.ndarray, mask: np.ndarray, part: np.ndarray, path: 
         "segment_px": lengths.mean(),
         "segment_spread": np.log(lengths).std(),
         "bend_deg": np.sqrt((bends**2).mean()) if len(bends) else np.nan,
+        "bend_spread": np.log(bends.clip(1)).std() if len(bends) > 1 else np.nan,
         "zigzag": (turns[1:] * turns[:-1] < 0).mean() if len(turns) > 1 else np.nan,
         "waviness_px": np.sqrt((_distances(main, vertices).min(axis=1) ** 2).mean()),
         "width_px": width.mean(),

@@ -95,6 +95,7 @@ INVENTED = {
     "segment_px": between(18.0, 26.0),
     "segment_spread": between(0.1, 0.3),
     "bend_deg": between(15.0, 45.0),
+    "bend_spread": between(0.1, 0.5),
     "zigzag": between(0.3, 0.8),
     "waviness_px": between(0.0, 0.4),
     "width_px": between(4.5, 7.0),
