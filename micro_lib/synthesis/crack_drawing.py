@@ -28,6 +28,7 @@ class _Crack(NamedTuple):
 
 def add_cracks(surface: np.ndarray, labels: np.ndarray, p: Mapping, rng: Mapping) -> np.ndarray:
     """Surface (H, W) with the cracks of a row; `labels` (H, W) int32 takes their ids."""
+    p = _gained(p)
     height, width = surface.shape
     middle = (p["middle_x"] * (width - 1), p["middle_y"] * (height - 1))
     cut, direction = (bool(p["cut_start"]), bool(p["cut_end"])), math.radians(p["direction_deg"])
@@ -37,6 +38,13 @@ def add_cracks(surface: np.ndarray, labels: np.ndarray, p: Mapping, rng: Mapping
     for i in range(2, int(p["n_cracks"]) + 1):
         surface = _draw(surface, labels, i, _another(main, labels, p, rng["others"]), p, rng["others"])
     return surface
+
+
+def _gained(p: Mapping) -> dict:
+    """Row with the widths and contrasts of all its cracks times the tile's gains."""
+    widths = {name: max(p[name] * p["width_gain"], 1.0) for name in ("width_px", "other_width_px")}
+    contrasts = {name: max(p[name] * p["contrast_gain"], -0.98) for name in ("crack_contrast", "other_contrast")}
+    return {**p, **widths, **contrasts}
 
 
 def _another(main: _Crack, labels: np.ndarray, p: Mapping, rng: np.random.Generator) -> _Crack:

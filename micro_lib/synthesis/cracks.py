@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from PIL import Image as PillowImage
-from scipy.stats import uniform
+from scipy.stats import loguniform, uniform
 
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path
@@ -38,6 +38,8 @@ PARAMETERS = {
     # of the crack, what masks of real ones do not tell
     "ragged_px": ("px", 0.0, "standard deviation of the fine raggedness of either edge"),
     "taper_px": ("px", 0.0, "length over which a free end narrows to nothing"),
+    "width_gain": ("1", 1.0, "width of the tile's cracks over what the parameters above say"),
+    "contrast_gain": ("1", 1.0, "contrast of the tile's cracks over what the parameters above say"),
     # what a classifier confuses with cracks, in tiles of both classes
     "n_pores": ("1", 0, "single pores"),
     "n_strings": ("1", 0, "strings of pores"),
@@ -68,6 +70,8 @@ PAPER = {
     "taper_px": between(0.0, 12.0),
 }
 COVERING = PAPER | {
+    "width_gain": loguniform(0.6, 1.6),  # cracks of other specimens are wider, finer, fainter than those measured
+    "contrast_gain": loguniform(0.5, 1.4),
     "n_pores": Integers(0, 8),
     "n_strings": Integers(0, 2),
     "pore_px": between(1.5, 5.0),
@@ -134,7 +138,7 @@ def scenario(fitted: Space, n_textures: int, generator: str = "paper") -> Space:
         Size of the pool, 1 or larger; a texture is used again about every `n_textures` tiles.
     generator : {"paper", "covering"}
         ``"paper"``: texture and crack, as Trampert et al. 2021 have it. ``"covering"``: in both classes also pores,
-        strings of pores, borders of the layer and scratches, and a varied measurement.
+        strings of pores, borders of the layer and scratches, a varied measurement, and cracks beyond what was measured.
 
     Returns
     -------

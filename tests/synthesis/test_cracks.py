@@ -51,6 +51,8 @@ CRACK = {
     "other_contrast": (-0.4, -0.2),
     "ragged_px": (0.3, 0.8),
     "taper_px": (5.0, 15.0),
+    "width_gain": (1.0, 1.4),
+    "contrast_gain": (1.0, 0.6),
 }
 DISTRACTORS = {
     "n_pores": (3, 6),
@@ -82,7 +84,7 @@ MEASUREMENT = {
     "bit_depth": (8, 16),
 }
 BACKGROUND = {"texture": (1, 2), "mirrored": (False, True)}
-SHAPES = set(CRACK) - {"crack_contrast", "contrast_spread", "core_share", "other_contrast"}
+SHAPES = set(CRACK) - {"crack_contrast", "contrast_spread", "core_share", "other_contrast", "contrast_gain"}
 
 
 def dressed(**changes) -> dict:
@@ -127,6 +129,12 @@ def test_every_parameter_changes_something(name):
     before, after = render(dressed(), TEXTURES), render(dressed(**{name: value}), TEXTURES)
     assert not same(before.image, after.image)
     assert same(before.mask, after.mask) == (name not in SHAPES)
+
+
+def test_a_gain_is_as_good_as_wider_and_fainter_cracks():
+    gained = dressed(width_gain=1.5, contrast_gain=0.5)
+    stated = dressed(width_px=6.0, other_width_px=4.5, crack_contrast=-0.25, other_contrast=-0.2)
+    assert all(same(one, other) for one, other in zip(render(gained, TEXTURES), render(stated, TEXTURES), strict=True))
 
 
 @pytest.mark.parametrize("name", sorted(CRACK))
