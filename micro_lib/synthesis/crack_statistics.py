@@ -108,13 +108,13 @@ class Measured(NamedTuple):
     cracks : pandas.DataFrame
         One row a crack, `record` and `crack` (id in its tile, 1 is the longest) and `CRACK_COLUMNS`: counts, lengths
         in px, angles in deg; `segment_px` is the mean, `segment_spread`, `bend_spread`, `width_spread` the standard
-        deviation of the logarithm; `bend_deg` the root mean square of the bends, `zigzag` the share of them that go the other way than
-        the one before, missing where there is none; `waviness_px` the root
-        mean square distance of the path from its polyline; `contrast` the mean grey of the crack over the median of
-        its surroundings, minus 1, and `contrast_spread` its standard deviation along the path; `core_share` the
-        contrast over that of the darkest line; `direction_deg` the direction from the upper to the lower end, -90 to
-        90 from straight down; `middle_x`, `middle_y` the middle between the ends over the size of the tile;
-        `cut_start`, `cut_end` 1 where the upper, the lower end lies on the border of the tile.
+        deviation of the logarithm; `bend_deg` the root mean square of the bends, `zigzag` the share of them that go
+        the other way than the one before, missing where there is none; `waviness_px` the root mean square distance of
+        the path from its polyline; `contrast` the mean grey of the crack over the median of its surroundings, minus
+        1, and `contrast_spread` its standard deviation along the path; `core_share` the contrast over that of the
+        darkest line; `direction_deg` the direction from the upper to the lower end, -90 to 90 from straight down;
+        `middle_x`, `middle_y` the middle between the ends over the size of the tile; `cut_start`, `cut_end` 1 where
+        the upper, the lower end lies on the border of the tile.
     segments : pandas.DataFrame
         One row a segment, `record`, `crack` and `SEGMENT_COLUMNS`; `bend_deg` is the angle, 0 to 180, to the next
         segment, missing at the last one; `x0`, `y0`, `x1`, `y1` its ends in px.

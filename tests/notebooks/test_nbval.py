@@ -22,6 +22,13 @@ FAULTS = {
         "micro_lib.synthesis.scenario:Space.sample",
         "micro_lib.synthesis.imaging:detect",
     ],
+    "02_crack_synthesis": [
+        "micro_lib.synthesis.crack_statistics:measure_all",
+        "micro_lib.synthesis.crack_statistics:per_tile",
+        "micro_lib.synthesis.cracks:render",
+        "micro_lib.synthesis.texture:grow",
+        "micro_lib.synthesis.texture:copy_rate",
+    ],
     "03_grain_synthesis": [
         "micro_lib.synthesis.scenario:Space.sample",
         "micro_lib.synthesis.grains:render",
