@@ -12,6 +12,7 @@ from fastai.learner import Learner
 from fastai.vision.learner import default_split, model_meta, vision_learner
 from torch import nn
 
+from micro_lib.core.checks import one_of
 from micro_lib.data.classified import standardised
 from micro_lib.models.unet import lite0_states, resnet_states
 
@@ -50,12 +51,8 @@ def learner(loaders: DataLoaders, architecture: str, weights: str = "imagenet", 
     WeightsUnavailable
         If the ImageNet weights cannot be had; never random ones in their place.
     """
-    for name, value, known in (
-        ("architecture", architecture, ARCHITECTURES),
-        ("weights", weights, ("imagenet", "random")),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; there are {', '.join(known)}")
+    one_of("architecture", architecture, ARCHITECTURES)
+    one_of("weights", weights, ("imagenet", "random"))
     parts = ARCHITECTURES[architecture]
     # n_in is left at 3, at which fastai does not touch the first layer: `make` has adapted it to one channel already.
     return vision_learner(

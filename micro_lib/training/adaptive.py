@@ -25,6 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from micro_lib.analysis.metrics import confusion, pixel_error, present_class_miou
+from micro_lib.core.checks import one_of
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import Stage, resolve, settings
 from micro_lib.core.progress import progress
@@ -37,6 +38,7 @@ from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.scenario import Space
 from micro_lib.training import grains
 from micro_lib.training.proposals import STRATEGIES, Strategy, strategy
+from micro_lib.training.shared import configured
 from micro_lib.training.supervised import CHECKPOINT, Recipe, has_bfloat16, train
 
 # "grain color and boundary thickness" (section 3.3): grey level of the grains, how alike neighbours are, and the width.
@@ -159,19 +161,11 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
 
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
-    if isinstance(configuration, str):
-        if configuration not in CONFIGURATIONS:
-            raise ValueError(f"no configuration {configuration!r}; there are {', '.join(CONFIGURATIONS)}")
-        configuration = CONFIGURATIONS[configuration]
-    if unknown := set(configuration) - set(DEFAULTS):
-        raise ValueError(
-            f"unknown keys {sorted(unknown)} in an adaptive configuration; there are {', '.join(DEFAULTS)}"
-        )
-    full = {**DEFAULTS, **configuration}
-    if full["strategy"] not in STRATEGIES:
-        raise ValueError(f"strategy is {full['strategy']!r}; there are {', '.join(STRATEGIES)}")
+    given = CONFIGURATIONS.get(configuration, {}) if isinstance(configuration, str) else configuration
+    full = configured(configuration, CONFIGURATIONS, DEFAULTS)
+    one_of("strategy", full["strategy"], STRATEGIES)
     if full["strategy"] != "adaptive":
-        if foreign := sorted(set(configuration) & set(_ADAPTIVE_ALONE)):
+        if foreign := sorted(set(given) & set(_ADAPTIVE_ALONE)):
             raise ValueError(f"{', '.join(foreign)}: only the strategy 'adaptive' has this, not {full['strategy']!r}")
         full |= _ADAPTIVE_ALONE
     if full["rounds"] < 0 or (full["rounds"] == 0 and full["strategy"] != "none"):

@@ -23,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
 from micro_lib.analysis.matching import matched_pairs
+from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, out_dir, write_table
@@ -32,7 +33,7 @@ from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.models import classifier
 from micro_lib.models.classifier import crack_probability
 from micro_lib.synthesis import cracks as synthetic
-from micro_lib.training.shared import Made, made_once
+from micro_lib.training.shared import Made, configured, made_once
 from micro_lib.training.supervised import ADAMW_BETAS, ONE_CYCLE, WEIGHT_DECAY, BFloat16, TrainingDiverged
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -143,16 +144,9 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
 
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
-    if isinstance(configuration, str):
-        if configuration not in CONFIGURATIONS:
-            raise ValueError(f"no configuration {configuration!r}; there are {', '.join(CONFIGURATIONS)}")
-        configuration = CONFIGURATIONS[configuration]
-    if unknown := set(configuration) - set(DEFAULTS):
-        raise ValueError(f"unknown keys {sorted(unknown)} in a crack configuration; there are {', '.join(DEFAULTS)}")
-    full = {**DEFAULTS, **configuration}
+    full = configured(configuration, CONFIGURATIONS, DEFAULTS)
     for name, known in (("arm", ARMS), ("split", SPLITS), ("generator", (*synthetic.GENERATORS, ""))):
-        if full[name] not in known:
-            raise ValueError(f"{name} is {full[name]!r}; there are {', '.join(known)}")
+        one_of(name, full[name], known)
     if full["n_real"] < 0 or full["n_real"] % 2:
         raise ValueError(f"n_real is {full['n_real']}; half of the tiles show a crack: an even number, or 0 for all")
     if full["arm"] in ("real", "real long"):

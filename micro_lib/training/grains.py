@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis.metrics import mean_intercept_px, redraw, score_boundaries
+from micro_lib.core.checks import one_of
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
@@ -24,6 +25,7 @@ from micro_lib.models.threshold import REFERENCE, Threshold, tune
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
 from micro_lib.synthesis.scenario import Constant, Space
+from micro_lib.training.shared import configured
 from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -174,17 +176,9 @@ def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: 
 
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
-    if isinstance(configuration, str):
-        if configuration not in CONFIGURATIONS:
-            raise ValueError(f"no configuration {configuration!r}; there are {', '.join(CONFIGURATIONS)}")
-        configuration = CONFIGURATIONS[configuration]
-    if unknown := set(configuration) - set(DEFAULTS):
-        raise ValueError(f"unknown keys {sorted(unknown)} in a grain configuration; there are {', '.join(DEFAULTS)}")
-    full = {**DEFAULTS, **configuration}
-    if full["labels"] not in ("synthetic", "development"):
-        raise ValueError(f"labels is {full['labels']!r}; there are synthetic, development")
-    if full["ablate"] and full["ablate"] not in FEATURES:
-        raise ValueError(f"ablate is {full['ablate']!r}; there are {', '.join(FEATURES)}")
+    full = configured(configuration, CONFIGURATIONS, DEFAULTS)
+    one_of("labels", full["labels"], ("synthetic", "development"))
+    one_of("ablate", full["ablate"], ("", *FEATURES))
     return full
 
 

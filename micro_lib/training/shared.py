@@ -17,6 +17,32 @@ from micro_lib.core.runs import atomic_path, build_dir
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 
 
+def configured(configuration: str | Mapping, named: Mapping[str, Mapping], defaults: Mapping) -> dict:
+    """Return a configuration with every key of an experiment.
+
+    Parameters
+    ----------
+    configuration : str or mapping
+        A name of `named`, or values for some keys of `defaults`.
+    named : mapping of str to mapping
+        The experiment's own configurations.
+    defaults : mapping
+        What a configuration may say, and what it says by default.
+
+    Raises
+    ------
+    ValueError
+        If the name or a key is unknown.
+    """
+    if isinstance(configuration, str):
+        if configuration not in named:
+            raise ValueError(f"no configuration {configuration!r}; there are {', '.join(named)}")
+        configuration = named[configuration]
+    if unknown := set(configuration) - set(defaults):
+        raise ValueError(f"unknown keys {sorted(unknown)} in a configuration; there are {', '.join(defaults)}")
+    return {**defaults, **configuration}
+
+
 class Made(NamedTuple):
     """Weights by name (may be none), and plain facts about how they came about."""
 
