@@ -57,8 +57,8 @@ def _sweep(options) -> int:
 
     try:
         changes = dict(_assignment(text) for text in options.parameters)
-        chosen = {"profile": options.profile, "only": options.only, "changes": changes, "workers": options.workers}
-        return sweep.run_named(options.name, **chosen)
+        names = ("profile", "only", "seeds", "workers")
+        return sweep.run_named(options.name, changes=changes, **{name: getattr(options, name) for name in names})
     except ValueError as error:
         return _refuse(error)
 
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     sweep = commands.add_parser("sweep", help="run an experiment for many seeds; goes on where it was stopped")
     sweep.add_argument("name", help="name of the sweep, e.g. grains")
     sweep.add_argument("--only", nargs="*", default=[], metavar="CONFIGURATION", help="names, e.g. broad 'real labels'")
+    sweep.add_argument("--seeds", nargs="*", type=int, default=[], metavar="SEED", help="default: the profile's")
     sweep.add_argument("--workers", type=_workers, default=2, help="processes of one thread each (default 2)")
     for command, what in ((reproduce, "parameters of the notebooks"), (sweep, "set in every configuration")):
         command.add_argument(

@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from micro_lib.analysis.stats import paired_t, t_interval
 from micro_lib.application import grain_report
 from micro_lib.application.plots import Panel
-from micro_lib.application.tables import claim_rows
-from micro_lib.core.runs import read_table, repository_root
+from micro_lib.application.tables import claim_rows, stored_rows
 from micro_lib.synthesis.grains import render
 from micro_lib.training import adaptive
 from micro_lib.training.proposals import encoder
@@ -67,20 +66,12 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     pandas.DataFrame, pandas.DataFrame
         Runs, one row an arm and seed; images, one row an arm, seed, split and name.
     """
-    folder = Path(folder) if folder else repository_root() / "figures" / "tables"
-    runs, images = (_named(folder / f"adaptive_{kind}.csv", profile) for kind in ("runs", "images"))
+    files = ("adaptive_runs.csv", "adaptive_images.csv")
+    runs, images = (stored_rows(file, profile, arm_of, ("arm", "seed"), folder) for file in files)
     if not len(runs):
         return runs, images
     kept = runs.sort_values("score_test", kind="stable").drop_duplicates(["arm", "seed"], keep="last").sort_index()
     return kept.reset_index(drop=True), images.merge(kept[["configuration", "seed"]], on=["configuration", "seed"])
-
-
-def _named(path: Path, profile: str) -> pd.DataFrame:
-    if not path.is_file():
-        return pd.DataFrame(columns=["arm", "seed"])
-    table = read_table(path)
-    table = table[table["profile"] == profile].reset_index(drop=True)
-    return table.assign(arm=table["configuration"].map(arm_of))
 
 
 def _arms(runs: pd.DataFrame, arms: Sequence[str]) -> list[str]:

@@ -9,8 +9,7 @@ import pandas as pd
 from sklearn.metrics import roc_auc_score
 
 from micro_lib.analysis.stats import agresti_coull, bootstrap_interval, cluster_bootstrap, paired_t, t_interval
-from micro_lib.application.tables import claim_rows
-from micro_lib.core.runs import read_table, repository_root
+from micro_lib.application.tables import claim_rows, stored_rows
 from micro_lib.core.seeds import stream
 from micro_lib.training import cracks
 from micro_lib.training.cracks import LOOKED_AT
@@ -60,17 +59,12 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     pandas.DataFrame, pandas.DataFrame
         Runs, as `cracks.run` returns them, and counts, as `cracks.by_specimen`, both with arm, n_real and seed.
     """
-    folder = Path(folder) if folder else repository_root() / "figures" / "tables"
-    return tuple(_named(folder / f"cracks_{kind}.csv", profile) for kind in ("runs", "images"))
+    return tuple(_named(f"cracks_{kind}.csv", profile, folder) for kind in ("runs", "images"))
 
 
-def _named(path: Path, profile: str) -> pd.DataFrame:
-    if not path.is_file():
-        return pd.DataFrame(columns=["arm", "n_real", "seed", *MEASURES])
-    table = read_table(path)
-    table = table[table["profile"] == profile].reset_index(drop=True)
-    budgets = [cracks.complete(json.loads(text))["n_real"] for text in table["configuration"]]
-    return table.assign(arm=table["configuration"].map(arm_of), n_real=budgets)
+def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
+    rows = stored_rows(table, profile, arm_of, ("configuration", "arm", "n_real", "seed", *MEASURES), folder)
+    return rows.assign(n_real=[cracks.complete(json.loads(text))["n_real"] for text in rows["configuration"]])
 
 
 def _of(table: pd.DataFrame, arm: str, n_real: int = 0) -> pd.DataFrame:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from micro_lib.analysis.stats import cluster_bootstrap, paired_cluster_bootstrap
-from micro_lib.application.tables import claim_rows
-from micro_lib.core.runs import read_table, repository_root
+from micro_lib.application.tables import claim_rows, stored_rows
 from micro_lib.core.seeds import stream
 
 # Score -> 1 if more is better, -1 if less is.
@@ -35,12 +34,8 @@ def stored_images(profile: str, folder: str | Path = "") -> pd.DataFrame:
     folder : str or pathlib.Path
         Folder of ``grains_images.csv``; ``""`` is ``figures/tables`` of the repository.
     """
-    path = (Path(folder) if folder else repository_root() / "figures" / "tables") / "grains_images.csv"
-    if not path.is_file():
-        return pd.DataFrame(columns=["arm", "seed", "split", "name", "group", *SCORES])
-    images = read_table(path)
-    images = images[images["profile"] == profile]
-    return images.assign(arm=images["configuration"].map(arm_of)).reset_index(drop=True)
+    columns = ["arm", "seed", "split", "name", "group", *SCORES]
+    return stored_rows("grains_images.csv", profile, arm_of, columns, folder)
 
 
 def summarise(images: pd.DataFrame, split: str, arms: Sequence[str] = ()) -> pd.DataFrame:

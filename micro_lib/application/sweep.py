@@ -41,7 +41,13 @@ _POLL_S = 0.2
 
 
 def run_named(
-    name: str, *, profile: str = "", only: Sequence[str] = (), changes: Mapping | None = None, workers: int = 2
+    name: str,
+    *,
+    profile: str = "",
+    only: Sequence[str] = (),
+    changes: Mapping | None = None,
+    seeds: Sequence[int] = (),
+    workers: int = 2,
 ) -> int:
     """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``.
 
@@ -55,6 +61,8 @@ def run_named(
         Names of configurations; none means all.
     changes : mapping
         Keys that are set in every configuration.
+    seeds : sequence of int
+        None means those of the profile.
     workers : int
         Number of processes.
 
@@ -75,7 +83,7 @@ def run_named(
     if unknown := [wanted for wanted in only if wanted not in known]:
         raise ValueError(f"no configuration {', '.join(unknown)}; there are {', '.join(known)}")
     configurations = [{**known[wanted], **(changes or {})} for wanted in only or known]
-    seeds = settings(name, profile)["seeds"]
+    seeds = seeds or settings(name, profile)["seeds"]
     folder = build_dir() / "sweeps" / name
     tables = repository_root() / "figures" / "tables" if profile != "smoke" else folder
     done = run_sweep(

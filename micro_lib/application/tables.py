@@ -1,13 +1,13 @@
 """The claims table: every published number beside ours, and one way to round what readers see."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from micro_lib.core.profiles import resolve
-from micro_lib.core.runs import provenance, read_table, write_table
+from micro_lib.core.runs import provenance, read_table, repository_root, write_table
 
 COLUMNS = (
     "claim",  # what is stated, e.g. "boundary mIoU, synthetic training only"
@@ -137,6 +137,32 @@ def gather_claims(files: Iterable[Path]) -> pd.DataFrame:
     if len(twice := claims[claims.duplicated(["claim", "profile"], keep=False)]):
         raise ValueError(f"stated by more than one notebook: {twice[['claim', 'notebook']].to_dict('records')}")
     return claims
+
+
+def stored_rows(
+    table: str, profile: str, arm_of: Callable[[str], str], columns: Sequence[str], folder: str | Path = ""
+) -> pd.DataFrame:
+    """Return the rows that a sweep has stored for one profile, with a column arm; none, but columns, without the table.
+
+    Parameters
+    ----------
+    table : str
+        File name, e.g. ``"grains_runs.csv"``.
+    profile : str
+        Usually ``"study"``.
+    arm_of : callable
+        Turns a stored configuration (JSON) into the name of its arm.
+    columns : sequence of str
+        Of the empty table.
+    folder : str or pathlib.Path
+        Where the table lies; ``""`` is ``figures/tables`` of the repository.
+    """
+    path = (Path(folder) if folder else repository_root() / "figures" / "tables") / table
+    if not path.is_file():
+        return pd.DataFrame(columns=list(columns))
+    rows = read_table(path)
+    rows = rows[rows["profile"] == profile].reset_index(drop=True)
+    return rows.assign(arm=rows["configuration"].map(arm_of))
 
 
 def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:

@@ -202,6 +202,8 @@ def test_named_sweeps_take_configurations_and_seeds_from_the_experiment(tmp_path
     assert seen["table"].parts[-3:] == ("figures", "tables", "grains_runs.csv")
     assert sweep.run_named("grains", profile="smoke", only=["iron"], changes={"data": "generated"}) == 0
     assert seen["configurations"] == [{"preset": "iron", "data": "generated"}]
+    assert sweep.run_named("grains", profile="study", seeds=[7, 9]) == 0 and seen["seeds"] == [7, 9]
+    assert sweep.run_named("grains", profile="smoke") == 0
     assert str(seen["table"]).startswith(str(tmp_path)), "smoke rows stay out of the stored tables"
     with pytest.raises(ValueError, match="no configuration irn; there are broad"):
         sweep.run_named("grains", only=["irn"])
