@@ -1,6 +1,5 @@
 """A trained segmenter: predictions for micrographs of any size, and the one file it is kept in."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,14 +8,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from micro_lib.analysis.closing import close_boundaries
 from micro_lib.core.labels import ClassMap
-from micro_lib.core.runs import atomic_path
-from micro_lib.models import unet
+from micro_lib.models import carded, unet
 
 FORMAT, VERSION = "micro_lib.segmenter", 1
 STRIDE_PX = 32  # networks halve the image five times; tiles start at multiples of this
@@ -201,10 +197,7 @@ class Segmenter:
 
     def save(self, path: str | Path) -> None:
         """Write tensors and card as one .safetensors file, atomically, with a SHA-256 over both."""
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        card = self.card.to_json()
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata={"card": card, "sha256": _sha256(card, tensors)}))
+        carded.write(path, self.card.to_json(), self.network.state_dict())
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "Segmenter":
@@ -217,23 +210,10 @@ class Segmenter:
         SegmenterError
             If the file is of another format or version, or damaged.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"no model file {path}; `python -m micro_lib reproduce --only 05` trains one")
+        made_by = "`python -m micro_lib reproduce --only 05` trains one"
+        text, tensors = carded.read(path, "a segmenter", made_by, SegmenterError)
         try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-        except (SafetensorError, OSError, ValueError) as error:
-            raise SegmenterError(f"{path} is no .safetensors file, or a damaged one ({error}); get it again") from error
-        if "card" not in metadata:
-            raise SegmenterError(
-                f"{path} holds tensors without the card of a segmenter; expected a file made by `save`"
-            )
-        if metadata.get("sha256") != _sha256(metadata["card"], tensors):
-            raise SegmenterError(f"{path} is damaged: its contents do not match its SHA-256; get it again")
-        try:
-            card = Card.from_json(metadata["card"])
+            card = Card.from_json(text)
             network = unet.build(card.architecture, len(card.class_map.classes), "random", card.decoder_norm)
             network.load_state_dict(tensors)
         except (SegmenterError, ValueError, RuntimeError) as error:
@@ -291,12 +271,3 @@ def _weights(side: int) -> np.ndarray:
 def _out_of_memory(error: Exception) -> bool:
     # PyTorch's CPU allocator raises a bare RuntimeError.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _sha256(card: str, tensors: Mapping[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256(card.encode())
-    for name in sorted(tensors):
-        tensor = tensors[name]
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
