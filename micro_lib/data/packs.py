@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 from micro_lib.core import profiles
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.core.runs import read_table, write_table
-from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.files import read_mask, read_micrograph, write_mask
 from micro_lib.data.formats import MicrographError, read_raw
 
@@ -33,8 +32,6 @@ ATTRIBUTES = ("oxide_fraction",)
 REGISTRY = Path(__file__).resolve().parents[2] / "data" / "registry.csv"
 GIVE_UP_S = 5.0  # without an answer, or without a byte, for this long the network counts as absent
 _RETRIES = 2  # of a file that came broken
-_N_STAND_IN_SPECIMENS = 8  # of crack tiles, as many as the real pack has
-_N_STAND_INS = 6  # micrographs of a generated split: enough to run every step, quick to render
 _FOLDER = {"image": "images", "mask": "masks", "mask_region": "masks_region", "grains": "grains"}
 
 
@@ -51,6 +48,7 @@ class Record(NamedTuple):
     group: str  # overlap group or specimen: never split within one
     pixel_size_um: float | None
     attributes: Mapping[str, float] = MappingProxyType({})  # what else is known of it; see `ATTRIBUTES`
+    domain: str = ""  # how it was taken, where a pack has several ways: a view, a preparation
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class _Source(NamedTuple):
     credit: str
     class_maps: Mapping[str, ClassMap]  # by folder of masks
     splits: tuple[str, ...] = ()
-    stand_in: str = ""  # preset of synthesis.grains, or "cracks"
+    stand_in: str = ""  # preset of synthesis.grains, or a function of `data.stand_ins`
     group: str = ""  # the one group of all records, where the specimens of the manifest are not independent
     by_hand: str = ""  # where to get it, for packs that are not downloaded
 
@@ -101,9 +99,11 @@ _STEEL = ("matrix", "network", "spheroidite", "Widmanstaetten")
 _STEEL_REGIONS = ("denuded ferrite", "network", "spheroidite region", "Widmanstaetten")
 _SUPERALLOY = ("matrix", "secondary gamma prime", "tertiary gamma prime")
 _SOURCES = {
-    "ebc_crack_tiles": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _CRACKS}, stand_in="cracks"),
-    "nasa_ebc": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _COATING}),
-    "nasa_superalloy": _Source(f"Ni superalloy: {_NASA}", {"masks": _ids("superalloy", _SUPERALLOY)}),
+    "ebc_crack_tiles": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _CRACKS}, stand_in="crack_tiles"),
+    "nasa_ebc": _Source(f"Environmental barrier coating: {_NASA}", {"masks": _COATING}, stand_in="coating"),
+    "nasa_superalloy": _Source(
+        f"Ni superalloy: {_NASA}", {"masks": _ids("superalloy", _SUPERALLOY)}, stand_in="superalloy"
+    ),
     "sx_superalloy_1070C": _Source(
         "Single-crystal Ni superalloy: amptere, Prompt-Guided Superalloy Segmentation (2026), MIT licence",
         {"masks": _ids("gamma_prime", ("gamma channel", "gamma prime"), (0, 255))},
@@ -111,6 +111,7 @@ _SOURCES = {
     "uhcs": _Source(
         f"Ultrahigh carbon steel: {_UHCS}",
         {"masks": _ids("uhcs", _STEEL), "masks_region": _ids("uhcs_region", _STEEL_REGIONS)},
+        stand_in="carbides",
     ),
     "ss316l_grains": _Source(
         "316L steel: P. Warren et al., arXiv:2307.05911 (2023), research use, licence unclear",
@@ -176,13 +177,13 @@ def pack(
     """
     source = _checked(name, data, split, masks)
     if data == "generated" or (data == "auto" and profiles.resolve(profile) == "smoke"):
-        return _stand_in(name, source, split, f"DATA is {data!r} in profile {profiles.resolve(profile)!r}.")
+        return _stand_in(name, source, split, masks, f"DATA is {data!r} in profile {profiles.resolve(profile)!r}.")
     try:
         records = _real_records(name, source, split, masks, cache, base_url)
     except DataUnavailable as error:
         if data == "real":
             raise
-        made = _stand_in(name, source, split, str(error))
+        made = _stand_in(name, source, split, masks, str(error))
         warnings.warn(f"{error} Going on with generated stand-ins instead.", stacklevel=2)
         return made
     return Pack(name, records, source.credit, False, source.class_maps[masks])
@@ -231,7 +232,7 @@ def _complete(base: Path, name: str, rows: list[dict], base_url: str) -> None:
         originals = _download(name, missing, base / "originals", base_url)
         for row, original in zip(missing, originals, strict=True):
             _convert(base / name, row, original)
-        _write_manifest(base / name, rows)
+    _write_manifest(base / name, rows)  # even if nothing was missing: a killed run may have stopped right before it
 
 
 def _checked(name: str, data: str, split: str, masks: str) -> _Source:
@@ -323,7 +324,8 @@ def _read_record(folder: Path, row: Mapping, group: str, masks: str, class_map: 
         expected = f"{image.pixels.shape}, the size of its image"
         raise MicrographError(folder / masks / file, f"a mask of {mask.shape}", expected, "Get the pack anew.")
     attributes = {name: float(row[name]) for name in ATTRIBUTES if name in row}
-    return Record(str(row["name"]), image.pixels, mask, group, image.pixel_size_um, attributes)
+    domain = "" if pd.isna(row.get("domain")) else str(row["domain"])
+    return Record(str(row["name"]), image.pixels, mask, group, image.pixel_size_um, attributes, domain)
 
 
 def _crack_tiles(coatings: Sequence[Record]) -> tuple[Record, ...]:
@@ -339,7 +341,7 @@ def _crack_tiles(coatings: Sequence[Record]) -> tuple[Record, ...]:
                     oxide = {"oxide_fraction": round(float((record.mask[window] == 1).mean()), 3)}
                     name = f"{label}_{record.name}_y{y:04d}_x{x:04d}"
                     image = record.image[window].copy()
-                    tiles.append(Record(name, image, crack, record.group, record.pixel_size_um, oxide))
+                    tiles.append(record._replace(name=name, image=image, mask=crack, attributes=oxide))
     return tuple(sorted(tiles, key=lambda tile: tile.name))
 
 
@@ -351,59 +353,20 @@ def _tile_label(mask: np.ndarray) -> str:
     return "nocrack" if not crack.any() and (mask == 1).mean() >= 0.6 else ""
 
 
-def _stand_in(name: str, source: _Source, split: str, why: str) -> Pack:
+def _stand_in(name: str, source: _Source, split: str, masks: str, why: str) -> Pack:
     """Return generated micrographs in the place of a pack; each split has its own, "all" has those of every split."""
-    if not source.stand_in:
-        message = f"Pack {name!r} has no generated stand-in yet, and the real one is not used: {why}"
+    if not source.stand_in or masks != "masks":
+        message = f"Pack {name!r} has no generated stand-in of its {masks!r}, and the real one is not used: {why}"
         raise DataUnavailable(f"{message} Set MICRO_DATA to a folder that holds it, or go online with DATA='real'.")
-    if source.stand_in == "cracks":
-        records, made_by = _crack_stand_ins(), "invented cracks on smooth fields"
-    else:
+    from micro_lib.data import stand_ins  # here, since reading real packs needs no generator
+
+    if source.splits:
         parts = source.splits if split == "all" else (split,)
-        records = [record for part in parts for record in _grain_stand_ins(name, source.stand_in, part)]
-        made_by = f"preset {source.stand_in}"
-    credit = f"generated stand-in for {name} ({made_by}), no real data"
+        records = [record for part in parts for record in stand_ins.grain_boundaries(name, source.stand_in, part)]
+    else:
+        records = getattr(stand_ins, source.stand_in)()
+    credit = f"generated stand-in for {name}, no real data"
     return Pack(name, tuple(records), credit, True, source.class_maps["masks"])
-
-
-def _grain_stand_ins(name: str, preset: str, split: str) -> list[Record]:
-    from micro_lib.synthesis import grains, presets  # here, since reading real packs needs no generator
-
-    table = presets.preset(preset).sample(_N_STAND_INS, stream_seed(0, "stand-in", name, split))
-    records = []
-    for i, row in enumerate(table.to_dict("records")):
-        made, label = grains.render(row), f"generated_{split}_{i:03d}"
-        records.append(Record(label, made.image, made.mask, label, made.pixel_size_um))
-    return records
-
-
-def _crack_stand_ins() -> list[Record]:
-    """Return tiles of generated specimens, which differ in grey, noise and pores, half of them with a crack."""
-    from micro_lib.synthesis import cracks
-    from micro_lib.synthesis.scenario import Constant
-
-    records = []
-    for specimen in range(_N_STAND_IN_SPECIMENS):
-        rng, group = stream(0, "stand-in", "crack specimen", specimen), f"generated#{specimen + 1}"
-        textures = _invented_textures(2 * _N_STAND_INS, rng)
-        space = cracks.scenario(cracks.invented(), len(textures), "covering").replace(layer_deg=Constant(0.0))
-        table = space.sample(len(textures), int(rng.integers(2**53)))
-        table["crack"], table["texture"] = np.arange(len(table)) < _N_STAND_INS, np.arange(len(table))
-        for i, row in enumerate(table.to_dict("records")):
-            made, name = cracks.render(row, textures), f"{'crack' if row['crack'] else 'nocrack'}_{group}_{i:03d}"
-            # The layer ends at a border across the tile; what lies beyond counts as no oxide.
-            oxide = (1 + row["layer_at"]) / 2 if row["layer_contrast"] else 1.0
-            records.append(Record(name, made.image, made.mask, group, None, {"oxide_fraction": oxide}))
-    return sorted(records, key=lambda record: record.name)
-
-
-def _invented_textures(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return (n, 128, 128) uint8 of one grey with clouds and noise, alike as the tiles of one specimen."""
-    from micro_lib.synthesis.fields import smooth_field
-
-    grey, clouds, noise = rng.uniform(70, 160), rng.uniform(2, 8), rng.uniform(2, 6)
-    fields = [clouds * smooth_field((128, 128), 24, rng) + noise * smooth_field((128, 128), 1.5, rng) for _ in range(n)]
-    return np.clip(grey + np.stack(fields), 0, 255).astype(np.uint8)
 
 
 # Downloading
@@ -564,7 +527,7 @@ def _convert(folder: Path, row: Mapping, original: Path) -> None:
 
 def _write_manifest(folder: Path, rows: Sequence[Mapping]) -> None:
     table = pd.DataFrame([row for row in rows if row["kind"] == "image"])
-    table = table[["name", "specimen", "um_per_px"]].dropna(axis="columns", how="all")
+    table = table[["name", "specimen", "domain", "um_per_px"]].dropna(axis="columns", how="all")
     write_table(table.sort_values("name"), folder / "manifest.csv")
 
 

@@ -103,7 +103,7 @@ def pixel_hash(*arrays):
 
 def write_registry(folder, rows, monkeypatch):
     table = pd.DataFrame(rows)
-    table["um_per_px"] = np.nan
+    table[["domain", "um_per_px"]] = np.nan
     table.to_csv(folder / "registry.csv", index=False)
     monkeypatch.setattr(packs, "REGISTRY", folder / "registry.csv")
 
@@ -398,9 +398,67 @@ def test_stand_ins_of_crack_tiles_are_specimens_with_and_without_cracks():
     assert all(np.array_equal(a.image, b.image) for a, b in zip(made.records, again.records, strict=True))
 
 
+def test_stand_ins_of_superalloys_are_spots_in_two_views_and_another_alloy():
+    made = pack("nasa_superalloy", "generated")
+    assert [record.name for record in made.records] == sorted({record.name for record in made.records})
+    views = {(record.group, record.domain) for record in made.records if record.domain.startswith("view_")}
+    spots = {group for group, _ in views}
+    assert views == {(spot, view) for spot in spots for view in ("view_0d", "view_180d")} and len(spots) == 4
+    (other,) = (record for record in made.records if record.group not in spots)
+    assert other.domain == other.group == other.name
+    for record in made.records:
+        assert record.image.shape == record.mask.shape == (256, 256) and record.image.dtype == np.uint8
+        assert record.pixel_size_um is None  # as in the real pack
+        matrix, coarse, fine = (record.image[record.mask == i].mean() for i in range(3))
+        assert coarse < matrix - 5 and fine < matrix - 5
+        assert 0.005 < (record.mask == 2).mean() < 0.05 < (record.mask == 1).mean() < 0.8
+    greys = pd.DataFrame([(r.group, r.domain, r.image.mean()) for r in made.records if r is not other]).groupby([0, 1])
+    by_view = greys[2].mean().unstack()
+    assert (by_view["view_180d"] > by_view["view_0d"] + 20).all()
+
+
+def test_stand_ins_of_steels_lack_some_classes_in_some_specimens():
+    made = pack("uhcs", "generated")
+    present = pd.DataFrame({r.name: [(r.mask == i).any() for i in range(4)] for r in made.records}).T
+    assert present.any().all() and present[[0, 2]].all().all() and not present[1].all() and not present[3].all()
+    assert len({record.group for record in made.records}) == len(made.records) / 2 == 5
+    for record in made.records:
+        assert record.image.shape == record.mask.shape == (256, 320) and record.pixel_size_um > 0
+        assert record.image[record.mask == 0].mean() < record.image[record.mask == 2].mean() - 20
+
+
+def test_stand_ins_of_coatings_hold_cracks_in_the_oxide_and_one_specimen_apart():
+    made = pack("nasa_ebc", "generated")
+    domains = {record.group: record.domain for record in made.records}
+    assert sorted(domains.values()) == ["source"] * 5 + ["target_050317"]
+    for record in made.records:
+        background, oxide, crack = (record.image[record.mask == i].mean() for i in range(3))
+        assert crack < oxide < background
+        # A crack lies within the layer: above and below it in its column is oxide, or the crack goes on to the border.
+        columns = (record.mask > 0).astype(np.int8)
+        assert (np.abs(np.diff(columns, axis=0, prepend=0, append=0)).sum(0) == 2).all()
+    apart = [record.image.mean() for record in made.records if record.domain != "source"]
+    assert min(apart) > max(record.image.mean() for record in made.records if record.domain == "source") + 20
+
+
+@pytest.mark.parametrize("name", ["nasa_superalloy", "uhcs", "nasa_ebc"])
+def test_stand_ins_are_stamped_whole_and_the_same_every_time(name):
+    made, again = pack(name, "generated"), pack(name, "generated")
+    assert made.is_generated and "generated stand-in" in made.credit and "no real data" in made.credit
+    assert all(record.name.startswith("generated_") for record in made.records)
+    ids = np.unique(np.concatenate([record.mask.ravel() for record in made.records]))
+    assert ids.tolist() == list(range(len(made.class_map.classes)))
+    for one, other in zip(made.records, again.records, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.mask, other.mask)
+    assert len({record.image.tobytes() for record in made.records}) == len(made.records)
+
+
 def test_packs_without_stand_in_say_so():
-    with pytest.raises(DataUnavailable, match="no generated stand-in yet"):
-        pack("uhcs", "generated")
+    with pytest.raises(DataUnavailable, match="'sx_superalloy_1070C' has no generated stand-in of its 'masks'"):
+        pack("sx_superalloy_1070C", "generated")
+    with pytest.raises(DataUnavailable, match="'uhcs' has no generated stand-in of its 'masks_region'"):
+        pack("uhcs", "generated", masks="masks_region")
 
 
 def test_316l_is_never_downloaded(monkeypatch, tmp_path):
@@ -437,9 +495,9 @@ def test_users_own_folder_wins_and_its_faults_are_named(tmp_path, monkeypatch):
     folder = tmp_path / "ss316l_grains"
     own_pack(folder, ["RG03_1_4", "RG99_1_1"], overlap_group=["G03", "G99"], um_per_px=[0.444, 0.444])
     every = pack("ss316l_grains", "real")
-    assert [(r.name, r.group, r.pixel_size_um) for r in every.records] == [
-        ("RG03_1_4", "G03", 0.444),
-        ("RG99_1_1", "G99", 0.444),
+    assert [(r.name, r.group, r.pixel_size_um, r.domain) for r in every.records] == [
+        ("RG03_1_4", "G03", 0.444, ""),
+        ("RG99_1_1", "G99", 0.444, ""),
     ]
     with pytest.warns(UserWarning, match="lacks 35 of the 36 micrographs of split 'development'"):
         assert [r.name for r in pack("ss316l_grains", "real", "development").records] == ["RG03_1_4"]
@@ -563,6 +621,31 @@ def test_uhcs_is_read_with_its_scale_in_both_schemes(masks):
     assert len(found.records) == 16
     assert all(0.05 < record.pixel_size_um < 0.4 for record in found.records)
     assert set(np.unique(np.concatenate([record.mask.ravel() for record in found.records]))) == {0, 1, 2, 3}
+
+
+@needs_packs
+def test_views_and_domains_are_read_and_the_registry_has_the_same():
+    found = {name: pack(name, "real").records for name in ("nasa_superalloy", "nasa_ebc", "uhcs")}
+    views = pd.Series([record.domain for record in found["nasa_superalloy"]]).value_counts()
+    assert views["view_0d"] == views["view_180d"] == 6 and len(views) == 5
+    assert all(f"_{r.domain[5:]}_" in r.name for r in found["nasa_superalloy"] if r.domain.startswith("view_"))
+    targets = {record.group for record in found["nasa_ebc"] if record.domain == "target_050317"}
+    assert targets == {"050317#3"} and {r.domain for r in found["nasa_ebc"]} == {"source", "target_050317"}
+    assert {record.domain for record in found["uhcs"]} == {""}
+    for name in ("nasa_superalloy", "nasa_ebc"):
+        listed = {row["name"]: row["domain"] for row in packs._registry(name)}
+        assert listed == {record.name: record.domain for record in found[name]}
+
+
+def test_a_killed_run_that_lacks_only_the_manifest_goes_on(small, served):
+    address, _ = served(small / "www")
+    table = read_table(packs.REGISTRY)
+    table["domain"] = ["a", "a", None, None, "b", "b"]
+    table.to_csv(packs.REGISTRY, index=False)
+    folder = fetch("nasa_ebc", cache=small / "cache", base_url=address)
+    (folder / "manifest.csv").unlink()
+    found = pack("nasa_ebc", "real", cache=small / "cache", base_url="http://127.0.0.1:9")
+    assert [record.domain for record in found.records] == ["a", "", "b"]
 
 
 @needs_packs
