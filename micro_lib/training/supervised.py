@@ -3,8 +3,6 @@
 import hashlib
 import json
 import time
-import warnings
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,10 +25,10 @@ from tqdm import tqdm
 from micro_lib.analysis.metrics import confusion, mean_iou
 from micro_lib.core.profiles import Stage
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import atomic_path
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.tiles import EpochSampler, FixedTiles, Labelled, Tiles
 from micro_lib.models.unet import parameter_groups
+from micro_lib.training import checkpoints
 
 CHECKPOINT = "checkpoint.pt"
 # fastai 1.0.51's one-cycle and AdamW: basic_train.py, callbacks/one_cycle.py.
@@ -41,10 +39,6 @@ ADAMW_BETAS = (0.9, 0.99)
 
 class TrainingDiverged(RuntimeError):
     """The loss is not a finite number any more."""
-
-
-class CheckpointMismatch(RuntimeError):
-    """The folder holds the checkpoint of another training."""
 
 
 @dataclass(frozen=True)
@@ -267,22 +261,9 @@ class _Run:
 
     def restore(self, network: nn.Module) -> None:
         """Load the checkpoint, if there is one; a damaged one is reported and the training starts afresh."""
-        if not self.path.is_file():
+        saved = checkpoints.read(self.path, self.fingerprint)
+        if saved is None:
             return
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                damaged = archive.testzip()
-        except zipfile.BadZipFile as error:
-            damaged = error
-        if damaged:
-            warnings.warn(f"{self.path} is damaged ({damaged}); the training starts from the beginning", stacklevel=3)
-            return
-        saved = torch.load(self.path, map_location="cpu", weights_only=True)
-        if saved["fingerprint"] != self.fingerprint:
-            raise CheckpointMismatch(
-                f"{self.path} belongs to another training: {saved['fingerprint']}; asked for is {self.fingerprint}; "
-                "delete it or take another folder"
-            )
         network.load_state_dict(saved["network"])
         self.stage, self.epoch, self.optimizer = saved["stage"], saved["epoch"], saved["optimizer"]
         self.best, self.best_row, self.history = saved["best"], saved["best_row"], saved["history"]
@@ -290,8 +271,7 @@ class _Run:
     def save(self, network: nn.Module) -> None:
         """Write everything, atomically."""
         state = {name: getattr(self, name) for name in ("stage", "epoch", "optimizer", "best", "best_row", "history")}
-        with atomic_path(self.path) as path:
-            torch.save({**state, "network": network.state_dict(), "fingerprint": self.fingerprint}, path)
+        checkpoints.write(self.path, {**state, "network": network.state_dict()}, self.fingerprint)
 
 
 class _Epochs(Callback):

@@ -16,7 +16,8 @@ from micro_lib.core.profiles import Stage, settings
 from micro_lib.data.tiles import Labelled
 from micro_lib.models import unet
 from micro_lib.training import supervised
-from micro_lib.training.supervised import CheckpointMismatch, Recipe, TrainingDiverged, train
+from micro_lib.training.checkpoints import CheckpointMismatch
+from micro_lib.training.supervised import Recipe, TrainingDiverged, train
 
 SHORT = (Stage(32, 1, True), Stage(32, 2, False))
 

@@ -1,0 +1,62 @@
+"""Checkpoints of unfinished trainings: tensors and plain values, whole or absent, each bound to its training."""
+
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from micro_lib.core.runs import atomic_path
+
+
+class CheckpointMismatch(RuntimeError):
+    """The folder holds the checkpoint of another training."""
+
+
+def write(path: str | Path, state: Mapping, fingerprint: str) -> None:
+    """Write a checkpoint, atomically.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
+    state : mapping
+        Tensors and plain values, nested as one likes.
+    fingerprint : str
+        Of all that decides the training's result.
+    """
+    with atomic_path(path) as temporary:
+        torch.save({**state, "fingerprint": fingerprint}, temporary)
+
+
+def read(path: str | Path, fingerprint: str) -> dict | None:
+    """Return what `write` left, or None where there is nothing: a damaged file is reported and counts as nothing.
+
+    Raises
+    ------
+    CheckpointMismatch
+        If the file belongs to a training of another fingerprint, or is something else altogether.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile as error:
+        damaged = error
+    if damaged:
+        warnings.warn(f"{path} is damaged ({damaged}); the training starts from the beginning", stacklevel=4)
+        return None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointMismatch(f"{path} is no checkpoint of a training ({error}); take another folder") from error
+    found = saved.get("fingerprint", "none") if isinstance(saved, dict) else "none"
+    if found != fingerprint:
+        raise CheckpointMismatch(
+            f"{path} belongs to another training: {found}; asked for is {fingerprint}; delete it or take another folder"
+        )
+    return saved

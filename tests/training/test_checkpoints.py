@@ -1,0 +1,52 @@
+"""Checkpoints come back as they were, and damaged or foreign files are told apart."""
+
+import zipfile
+
+import pytest
+import torch
+
+from micro_lib.training import checkpoints
+from micro_lib.training.checkpoints import CheckpointMismatch
+
+STATE = {"step": 3, "weights": {"a": torch.arange(4.0)}, "history": [{"loss": 0.5, "name": "x"}]}
+
+
+def test_a_checkpoint_reads_back(tmp_path):
+    path = tmp_path / "run.pt"
+    assert checkpoints.read(path, "mine") is None
+    checkpoints.write(path, STATE, "mine")
+    found = checkpoints.read(path, "mine")
+    assert torch.equal(found["weights"]["a"], STATE["weights"]["a"])
+    assert (found["step"], found["history"]) == (3, STATE["history"])
+    assert [file.name for file in tmp_path.iterdir()] == ["run.pt"]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.98])
+def test_a_truncated_checkpoint_counts_as_none_and_is_reported(tmp_path, kept):
+    path = tmp_path / "run.pt"
+    checkpoints.write(path, STATE, "mine")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.warns(UserWarning, match=r"run\.pt is damaged .* starts from the beginning"):
+        assert checkpoints.read(path, "mine") is None
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "run.pt"
+    checkpoints.write(path, STATE, "theirs")
+    with pytest.raises(CheckpointMismatch, match=r"run\.pt belongs to another training: theirs; asked for is mine"):
+        checkpoints.read(path, "mine")
+    torch.save(torch.zeros(2), path)
+    with pytest.raises(CheckpointMismatch, match="another training: none"):
+        checkpoints.read(path, "mine")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "a")
+    with pytest.raises(CheckpointMismatch, match="no checkpoint of a training"):
+        checkpoints.read(path, "mine")
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    path = tmp_path / "run.pt"
+    torch.save({"fingerprint": "mine", "call": print}, path)
+    with pytest.raises(CheckpointMismatch, match="no checkpoint of a training"):
+        checkpoints.read(path, "mine")
