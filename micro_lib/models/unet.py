@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import segmentation_models_pytorch as smp
 import timm
@@ -25,6 +26,9 @@ ANSWER_TIMEOUT_S = 5.0  # how long a server of weights may take to answer
 # Slimmer than smp's (256, 128, 64, 32, 16): 1.6 times faster to train on a CPU core.
 LIGHT_DECODER = (128, 64, 32, 16, 16)
 DECODER_NORMS = {"none": None, "batch": NormType.Batch}
+# All 13 convolutions of VGG16 and four poolings, so that the last features are a sixteenth of the image.
+VGG_DEPTH, VGG_DECODER = 4, (256, 128, 64, 32)
+AUXILIARY_BLOCK = -3  # decoder block behind which a second output is taken, at a quarter of the resolution
 
 
 class WeightsUnavailable(RuntimeError):
@@ -37,7 +41,7 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     Parameters
     ----------
     architecture : str
-        ``"lite0"`` (smp U-Net on EfficientNet-Lite0), ``"resnet18"``, ``"resnet34"`` (smp U-Nets),
+        ``"lite0"`` (smp U-Net on EfficientNet-Lite0), ``"resnet18"``, ``"resnet34"``, ``"vgg16"`` (smp U-Nets),
         ``"dynamic_resnet18"`` or ``"dynamic_resnet50"`` (fastai DynamicUnet).
     n_classes : int
         Number of classes, at least 2.
@@ -50,7 +54,8 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     Returns
     -------
     torch.nn.Module
-        Maps (B, 1, H, W) float32, standardised, to (B, n_classes, H, W) float32 logits; H and W multiples of 32.
+        Maps (B, 1, H, W) float32, standardised, to (B, n_classes, H, W) float32 logits; H and W multiples of 32 (any
+        from 32 for smp's U-Nets, whose decoders follow the sizes of the encoder: 636 among them).
         `encoder_of` names the part that a frozen stage keeps.
 
     Raises
@@ -81,6 +86,50 @@ def parameter_groups(network: nn.Module) -> list[list[nn.Parameter]]:
     encoder = list(encoder_of(network).parameters())
     known = {id(p) for p in encoder}
     return [encoder, [p for p in network.parameters() if id(p) not in known]]
+
+
+class Levels(NamedTuple):
+    """Logits of a network on two levels, (B, C, H, W) each, at the size of the image."""
+
+    main: torch.Tensor
+    auxiliary: torch.Tensor  # from features of lower resolution
+
+
+class TwoLevels(nn.Module):
+    """A U-Net with a second output from inside its decoder, for losses on two levels.
+
+    Parameters
+    ----------
+    network : segmentation_models_pytorch.Unet
+        Made by `build`; itself unchanged, so that it can be used without the second output afterwards.
+    """
+
+    def __init__(self, network: smp.Unet):
+        super().__init__()
+        self.network = network
+        classes = network.segmentation_head[0].out_channels
+        self.auxiliary = nn.Conv2d(self._block.conv2[0].out_channels, classes, 3, padding=1)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The pre-trained part."""
+        return self.network.encoder
+
+    @property
+    def _block(self) -> nn.Module:
+        return self.network.decoder.blocks[AUXILIARY_BLOCK]
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the main output alone, (B, C, H, W) logits."""
+        return self.network(images)
+
+    def levels(self, images: torch.Tensor) -> Levels:
+        """Return the logits of both levels for images (B, 1, H, W)."""
+        kept = []
+        with self._block.register_forward_hook(lambda _module, _inputs, output: kept.append(output)):
+            main = self.network(images)
+        auxiliary = nn.functional.interpolate(self.auxiliary(kept[0]), main.shape[-2:], mode="bilinear")
+        return Levels(main, auxiliary)
 
 
 def _lite0(n_classes: int, pretrained: bool, _norm) -> nn.Module:
@@ -161,6 +210,27 @@ def _resnet(name: str, n_classes: int, pretrained: bool, _norm) -> nn.Module:
     return network
 
 
+def _vgg16(n_classes: int, pretrained: bool, _norm) -> nn.Module:
+    """Return an smp U-Net on VGG16, whose tiles need not divide by 32.
+
+    DEVIATION: Goetz et al. 2022 use "a portion of the VGG16" and show which in a supplement that was not to be had;
+    here it is all but the fifth pooling and the classifier, with smp's decoder.
+    """
+    network = smp.Unet(
+        "vgg16",
+        encoder_depth=VGG_DEPTH,
+        encoder_weights=None,
+        in_channels=1,
+        classes=n_classes,
+        decoder_channels=VGG_DECODER,
+    )
+    if pretrained:
+        states = resnet_states("vgg16")
+        states["features.0.weight"] = states["features.0.weight"].sum(1, keepdim=True)
+        network.encoder.load_state_dict(states)
+    return network
+
+
 def _dynamic(name: str, n_classes: int, pretrained: bool, norm: NormType | None) -> nn.Module:
     """Return fastai's DynamicUnet; it adapts itself to other sizes than the one it is built at.
 
@@ -174,7 +244,7 @@ def _dynamic(name: str, n_classes: int, pretrained: bool, norm: NormType | None)
 
 
 def resnet_states(name: str) -> dict[str, torch.Tensor]:
-    """Return torchvision's first ImageNet weights of a ResNet, from torch's cache or downloaded into it.
+    """Return torchvision's first ImageNet weights of a ResNet or VGG, from torch's cache or downloaded into it.
 
     Raises
     ------
@@ -218,6 +288,7 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "lite0": _lite0,
     "resnet18": partial(_resnet, "resnet18"),
     "resnet34": partial(_resnet, "resnet34"),
+    "vgg16": _vgg16,
     "dynamic_resnet18": partial(_dynamic, "resnet18"),
     "dynamic_resnet50": partial(_dynamic, "resnet50"),
 }
