@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from micro_lib.core.runs import atomic_path
@@ -23,12 +24,13 @@ def write(path: str | Path, state: Mapping, fingerprint: str) -> None:
     path : str or pathlib.Path
         The file.
     state : mapping
-        Tensors and plain values, nested as one likes.
+        Tensors and plain values, nested as one likes; numbers of NumPy, which fastai's schedules leave in the states of
+        optimisers, become Python's, since they would not be loaded.
     fingerprint : str
         Of all that decides the training's result.
     """
     with atomic_path(path) as temporary:
-        torch.save({**state, "fingerprint": fingerprint}, temporary)
+        torch.save(_plain({**state, "fingerprint": fingerprint}), temporary)
 
 
 def read(path: str | Path, fingerprint: str) -> dict | None:
@@ -60,3 +62,11 @@ def read(path: str | Path, fingerprint: str) -> dict | None:
             f"{path} belongs to another training: {found}; asked for is {fingerprint}; delete it or take another folder"
         )
     return saved
+
+
+def _plain(state):
+    if isinstance(state, Mapping):
+        return {name: _plain(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return type(state)(_plain(value) for value in state)
+    return state.item() if isinstance(state, np.generic) else state

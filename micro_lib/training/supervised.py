@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from fastai.callback.core import Callback, CancelFitException
@@ -335,7 +334,7 @@ class _Epochs(Callback):
         if self.is_best(row["valid_miou"]):
             run.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
             run.best_row = len(run.history) - 1
-        run.stage, run.epoch, run.optimizer = self.number, self.epoch + 1, _plain(self.opt.state_dict())
+        run.stage, run.epoch, run.optimizer = self.number, self.epoch + 1, self.opt.state_dict()
         run.save(self.model)
         self.bar.set_postfix(loss=f"{row['train_loss']:.3f}", miou=f"{row['valid_miou']:.3f}")
 
@@ -379,15 +378,6 @@ def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, r
     sample = [micrographs[i] for micrographs in (training, validation) for i in (0, len(micrographs) // 2, -1)]
     decisive["data"] = hashlib.sha256(b"".join(a.tobytes() for pair in sample for a in pair)).hexdigest()[:16]
     return json.dumps(decisive, sort_keys=True)
-
-
-def _plain(state):
-    """Return an optimiser state without the NumPy numbers that fastai's schedules leave in it; they are not loaded."""
-    if isinstance(state, dict):
-        return {name: _plain(value) for name, value in state.items()}
-    if isinstance(state, list | tuple):
-        return type(state)(_plain(value) for value in state)
-    return state.item() if isinstance(state, np.generic) else state
 
 
 def _steps(training: Sequence, recipe: Recipe) -> int:

@@ -1,0 +1,253 @@
+"""A generator of micrographs with their masks: VQ-VAE, prior over its codes, and the one file they are kept in."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from micro_lib.core.labels import ClassMap
+from micro_lib.core.progress import progress
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data.tiles import Labelled
+from micro_lib.models import carded
+from micro_lib.models.pixelcnn import GatedPixelCNN, sample
+from micro_lib.models.vqvae import VQVAE
+
+FORMAT, VERSION = "micro_lib.joint_generator", 1
+# A standardised value z becomes the grey level MIDDLE + PER_SD z: four standard deviations either way fit.
+MIDDLE, PER_SD = 127.5, 31.0
+BATCH = 32
+RICH = 0.25  # share of the crops that count as rich in a class
+
+
+class GeneratorError(RuntimeError):
+    """A file that is no generator of this version, or a damaged one."""
+
+
+@dataclass(frozen=True)
+class GeneratorCard:
+    """What a generator is and where it comes from; stored with its tensors.
+
+    Parameters
+    ----------
+    class_map : ClassMap
+        Names and colours of the class ids.
+    vqvae, prior : mapping
+        Arguments of `micro_lib.models.vqvae.VQVAE` behind the classes, and of
+        `micro_lib.models.pixelcnn.GatedPixelCNN` behind the codes.
+    px : int
+        Side of the crops it was trained on.
+    training : mapping
+        Plain values: training data, profile, seed, steps.
+    """
+
+    class_map: ClassMap
+    vqvae: Mapping
+    prior: Mapping
+    px: int
+    training: Mapping = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the card as JSON text, with format and version."""
+        plain = {**vars(self), "class_map": json.loads(self.class_map.to_json()), "format": FORMAT, "version": VERSION}
+        return json.dumps(plain, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> "GeneratorCard":
+        """Return the card that `to_json` wrote.
+
+        Raises
+        ------
+        GeneratorError
+            If the text is of another format or version, or parts are missing.
+        """
+        try:
+            parts = json.loads(text)
+            found = parts.pop("format"), parts.pop("version")
+            if found != (FORMAT, VERSION):
+                raise GeneratorError(
+                    f"holds format {found[0]!r} version {found[1]!r}; read is {FORMAT!r} version {VERSION}"
+                )
+            return cls(class_map=ClassMap.from_json(json.dumps(parts.pop("class_map"))), **parts)
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise GeneratorError(f"its card cannot be read ({type(error).__name__}: {error})") from error
+
+
+class JointGenerator(nn.Module):
+    """Networks, and what of the training crops sampling needs, with their card.
+
+    Parameters
+    ----------
+    card : GeneratorCard
+        Describes it; decides the networks, which are random until trained or loaded (torch's default generator).
+
+    Attributes
+    ----------
+    fractions : torch.Tensor
+        (N, C) phase fractions of training crops: what a prior with conditions is conditioned on.
+    kernel : torch.Tensor
+        (1, 1, K, K): white noise folded with it has the correlations of what reconstructions lack.
+    roughness : torch.Tensor
+        (C,) standard deviation of that, class by class; zeros add nothing.
+    """
+
+    def __init__(self, card: GeneratorCard):
+        super().__init__()
+        n_classes = len(card.class_map.classes)
+        self.card = card
+        self.vqvae = VQVAE(n_classes, **card.vqvae)
+        self.prior = GatedPixelCNN(self.vqvae.n_codes, **card.prior)
+        self.register_buffer("fractions", torch.zeros(0, n_classes))
+        self.register_buffer("kernel", torch.zeros(1, 1, 1, 1))
+        self.register_buffer("roughness", torch.zeros(n_classes))
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether the prior is told phase fractions."""
+        return self.prior.n_conditions > 0
+
+    def condition(self, fractions: Tensor) -> Tensor | None:
+        """Return phase fractions (B, C) as the prior wants them: standardised over the training crops, or None."""
+        if not self.is_conditional:
+            return None
+        spread = self.fractions.std(0)
+        return (fractions - self.fractions.mean(0)) / torch.where(spread > 0, spread, 1)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        shape_px: tuple[int, int] | None = None,
+        fractions: Sequence[float] | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> list[Labelled]:
+        """Draw pairs of micrograph and mask.
+
+        Parameters
+        ----------
+        n : int
+            Number of pairs.
+        seed : int
+            Decides all of them; those of a smaller n are not those of a larger one.
+        shape_px : (int, int), optional
+            Height and width, multiples of the VQ-VAE's `down`; the crops' side by default.
+        fractions : sequence of float, optional
+            Phase fractions to ask a conditional prior for; by default `balanced` ones.
+        temperature, top_p
+            As for `micro_lib.models.pixelcnn.sample`.
+
+        Returns
+        -------
+        list of Labelled
+            Images uint8, see `MIDDLE`, and masks uint8 class ids, the most probable ones.
+
+        Raises
+        ------
+        ValueError
+            If a size is no multiple of `down`, or fractions are given to a prior without conditions.
+        """
+        rng = stream(seed, "pairs")
+        noise = torch.Generator().manual_seed(stream_seed(seed, "codes"))
+        wanted = self._wanted(n, fractions, rng)
+        pairs = []
+        for start in progress(range(0, n, BATCH), desc="sampling", unit="batch"):
+            part = wanted[start : start + BATCH]
+            shape = (len(part), *self.map_shape(shape_px))
+            told = {"condition": self.condition(part), "temperature": temperature, "top_p": top_p}
+            codes = sample(self.prior.eval(), shape, generator=noise, **told)
+            pairs += self.pairs(codes, rng)
+        return pairs
+
+    def map_shape(self, shape_px: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return height and width of the map of codes that stands for an image; see `sample`."""
+        height, width = shape_px or (self.card.px, self.card.px)
+        if height % self.vqvae.down or width % self.vqvae.down:
+            raise ValueError(f"shape_px is {(height, width)}; the sides must be multiples of {self.vqvae.down}")
+        return height // self.vqvae.down, width // self.vqvae.down
+
+    def _wanted(self, n: int, fractions: Sequence[float] | None, rng: np.random.Generator) -> Tensor:
+        device = self.fractions.device
+        if fractions is None:
+            return balanced(self.fractions, n, rng) if self.is_conditional else self.fractions.new_zeros(n, 0)
+        if not self.is_conditional:
+            raise ValueError("phase fractions were asked for, but this prior has no conditions")
+        return torch.tensor(fractions, dtype=torch.float32, device=device).expand(n, -1)
+
+    @torch.inference_mode()
+    def pairs(self, codes: Tensor, rng: np.random.Generator) -> list[Labelled]:
+        """Return the pairs that maps of codes (B, h, w) stand for, with the texture that reconstructions lack."""
+        images, logits = self.vqvae.eval().decode(codes)  # (B, 1, H, W), (B, C, H, W)
+        masks = logits.argmax(1)  # (B, H, W)
+        images = images[:, 0] + self.texture(masks, rng)
+        grey = (MIDDLE + PER_SD * images).round().clamp(0, 255).to(torch.uint8)
+        parts = zip(grey.cpu().numpy(), masks.to(torch.uint8).cpu().numpy(), strict=True)
+        return [Labelled(image, mask) for image, mask in parts]
+
+    def texture(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
+        """Return a random field (B, H, W) with the correlations of `kernel` and the `roughness` of each class."""
+        side = self.kernel.shape[-1]
+        batch, height, width = masks.shape
+        white = rng.standard_normal((batch, 1, height + side - 1, width + side - 1), np.float32)
+        field = F.conv2d(torch.from_numpy(white).to(self.kernel.device), self.kernel)[:, 0]
+        return field * self.roughness[masks]
+
+    def save(self, path: str | Path) -> None:
+        """Write tensors and card as one .safetensors file, atomically, with a SHA-256 over both."""
+        carded.write(path, self.card.to_json(), self.state_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "JointGenerator":
+        """Return the generator that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is no such file.
+        GeneratorError
+            If the file is of another format or version, or damaged.
+        """
+        made_by = "`python -m micro_lib reproduce --only 07` trains one"
+        text, tensors = carded.read(path, "a generator", made_by, GeneratorError)
+        try:
+            generator = cls(GeneratorCard.from_json(text))
+            generator.load_tensors(tensors)
+        except (GeneratorError, TypeError, ValueError, RuntimeError) as error:
+            raise GeneratorError(f"{path}: {error}") from error
+        return generator.eval()
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the tensors of `state_dict`; unlike `load_state_dict`, buffers take the sizes they were stored with."""
+        for name in ("fractions", "kernel"):
+            self.register_buffer(name, torch.zeros_like(tensors[name]))
+        self.load_state_dict(tensors)
+
+
+def balanced(fractions: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    """Draw phase fractions so that crops rich in a class are as frequent for a rare class as for a common one.
+
+    A class is drawn, then one of the quarter of the crops that hold most of it.
+
+    Parameters
+    ----------
+    fractions : torch.Tensor
+        (N, C) of training crops.
+    n : int
+        How many.
+    rng : numpy.random.Generator
+        Draws.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, C), rows of `fractions`.
+    """
+    richest = fractions.argsort(0, descending=True, stable=True)  # (N, C)
+    rank = rng.integers(max(1, round(RICH * len(fractions))), size=n)
+    return fractions[richest[torch.from_numpy(rank), torch.from_numpy(rng.integers(fractions.shape[1], size=n))]]

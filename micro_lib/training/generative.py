@@ -1,0 +1,401 @@
+"""Training of a joint generator: first the VQ-VAE, then the prior over its codes; each goes on where it was killed."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from fastai.callback.core import Callback, CancelFitException, CancelValidException
+from fastai.callback.progress import ProgressCallback
+from fastai.callback.schedule import fit_one_cycle  # noqa: F401  importing adds it to Learner
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from micro_lib.core.progress import progress
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data.tiles import Labelled
+from micro_lib.models import vqvae
+from micro_lib.models.joint_generator import JointGenerator
+from micro_lib.models.segmenter import standardise
+from micro_lib.training import checkpoints
+from micro_lib.training.supervised import ONE_CYCLE, BFloat16, TrainingDiverged
+
+EPOCH_STEPS = 50  # an epoch, as far as crops drawn at random have any: codes are counted over it, a checkpoint ends it
+KERNEL_PX = 31  # side of the kernel that texture is made with
+STAGES = ("vqvae", "prior")
+HISTORY = ("stage", "epoch", "steps", "loss", "image_loss", "mask_loss", "commitment", "usage", "perplexity", "seconds")
+
+
+class Schedule(NamedTuple):
+    """How one of the two networks is trained."""
+
+    steps: int
+    batch: int  # crops a step
+    rate: float  # largest learning rate of the one-cycle
+
+
+def train(
+    generator: JointGenerator,
+    micrographs: Sequence[Labelled],
+    schedules: Mapping[str, Schedule],
+    *,
+    n_crops: int,
+    texture: bool,
+    seed: int,
+    checkpoint: str | Path,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Train a generator in place.
+
+    Crops are drawn anew for every step from the micrographs, in any of the eight orientations, image and mask together.
+    Called again with the same arguments after a kill, the training goes on behind the last epoch of `EPOCH_STEPS`.
+
+    Parameters
+    ----------
+    generator : JointGenerator
+        Random.
+    micrographs : sequence of Labelled
+        All that it may learn from; each is standardised as a whole.
+    schedules : mapping of str to Schedule
+        Of `STAGES`.
+    n_crops : int
+        Crops whose codes the prior is trained on.
+    texture : bool
+        Whether sampled images get back the fine texture that reconstructions lack, see `residual_texture`.
+    seed : int
+        Of crops and dropout.
+    checkpoint : str or pathlib.Path
+        File; removed at the end.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row an epoch, columns `HISTORY`: loss (of the prior: nats a code), its parts and the use of the codebook
+        over the epoch (of the VQ-VAE), seconds.
+
+    Raises
+    ------
+    TrainingDiverged
+        If a loss becomes NaN or infinite.
+    CheckpointMismatch
+        If the checkpoint is of another training.
+    """
+    scenes = [Scene.of(micrograph) for micrograph in micrographs]
+    decisive = {"card": generator.card.to_json(), "schedules": schedules, "n_crops": n_crops, "seed": seed}
+    run = _Run(Path(checkpoint), json.dumps({**decisive, "data": _described(micrographs)}), generator)
+    run.restore()
+    generator.to(device)
+    with progress(total=sum(s.steps for s in schedules.values()), initial=run.steps, desc="training") as bar:
+        crops = Crops(scenes, generator.card.px, schedules["vqvae"], seed)
+        _fit(run, "vqvae", generator.vqvae, crops, schedules["vqvae"], bar)
+        codes, generator.fractions = encoded(generator, scenes, n_crops, seed)
+        maps = Maps(codes, generator.condition(generator.fractions), schedules["prior"], seed)
+        _fit(run, "prior", generator.prior, maps, schedules["prior"], bar)
+    if texture:
+        generator.kernel, generator.roughness = residual_texture(generator, scenes, seed)
+    run.path.unlink(missing_ok=True)
+    return pd.DataFrame(run.history, columns=list(HISTORY))
+
+
+# What is trained on
+
+
+class Scene(NamedTuple):
+    """A micrograph as networks see it."""
+
+    image: np.ndarray  # (H, W) float32, mean 0 and standard deviation 1
+    mask: np.ndarray  # (H, W) int64
+
+    @classmethod
+    def of(cls, micrograph: Labelled) -> "Scene":
+        """Return a micrograph standardised as a whole."""
+        return cls(standardise(micrograph.image), micrograph.mask.astype(np.int64))
+
+
+def crop(scenes: Sequence[Scene], n: int, px: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Draw windows of micrographs in any of the eight orientations.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        Each as often as it has area.
+    n, px : int
+        Number of windows, and their side.
+    rng : numpy.random.Generator
+        Draws.
+
+    Returns
+    -------
+    torch.Tensor, torch.Tensor
+        Images (n, 1, px, px) float32 and masks (n, px, px) int64.
+
+    Raises
+    ------
+    ValueError
+        If a micrograph is smaller than a window.
+    """
+    if small := [scene.mask.shape for scene in scenes if min(scene.mask.shape) < px]:
+        raise ValueError(f"micrographs of {small[0]} are too small for crops of {px} px")
+    area = np.array([scene.mask.size for scene in scenes], float)
+    images, masks = [], []
+    for number in rng.choice(len(scenes), n, p=area / area.sum()):
+        scene = scenes[number]
+        top, left = (rng.integers(side - px + 1) for side in scene.mask.shape)
+        turns, mirrored = rng.integers(4), rng.random() < 0.5
+        for part, found in zip(scene, (images, masks), strict=True):
+            window = np.rot90(part[top : top + px, left : left + px], turns)
+            found.append(window[:, ::-1] if mirrored else window)
+    return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(masks))
+
+
+class _Batches(Dataset):
+    """Batches of one epoch after the other; `epoch` is set from outside, so a training can resume."""
+
+    def __init__(self, schedule: Schedule, seed: int):
+        self.schedule, self.seed, self.epoch = schedule, seed, 0
+
+    def __len__(self) -> int:
+        return min(EPOCH_STEPS, self.schedule.steps)
+
+    def __getitem__(self, i: int):
+        if not 0 <= i < len(self):
+            raise IndexError(f"batch {i} of {len(self)}")
+        return self.make(stream(self.seed, type(self).__name__, self.epoch, i))
+
+
+class Crops(_Batches):
+    """Batches (image, mask) of crops for a VQ-VAE, and the same as what it should return.
+
+    Parameters
+    ----------
+    scenes : sequence of Scene
+        To draw from, see `crop`.
+    px : int
+        Side of the crops.
+    schedule : Schedule
+        Size and number of the batches.
+    seed : int
+        Batch i of an epoch is a function of seed, epoch and i.
+    """
+
+    def __init__(self, scenes: Sequence[Scene], px: int, schedule: Schedule, seed: int):
+        super().__init__(schedule, seed)
+        self.scenes, self.px = scenes, px
+
+    def make(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Draw one batch."""
+        return crop(self.scenes, self.schedule.batch, self.px, rng) * 2
+
+
+class Maps(_Batches):
+    """Batches of maps of codes for a prior, with its condition if it has one, and the codes again as its target.
+
+    Parameters
+    ----------
+    codes : torch.Tensor
+        (N, h, w) int64.
+    condition : torch.Tensor or None
+        (N, n_conditions) float32.
+    schedule, seed
+        As for `Crops`.
+    """
+
+    def __init__(self, codes: Tensor, condition: Tensor | None, schedule: Schedule, seed: int):
+        super().__init__(schedule, seed)
+        self.codes, self.conditions = codes, () if condition is None else (condition,)
+
+    def make(self, rng: np.random.Generator) -> tuple[Tensor, ...]:
+        """Draw one batch."""
+        chosen = torch.from_numpy(rng.integers(len(self.codes), size=self.schedule.batch))
+        return self.codes[chosen], *(part[chosen] for part in self.conditions), self.codes[chosen]
+
+
+def encoded(generator: JointGenerator, scenes: Sequence[Scene], n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return the codes (n, h, w) of crops drawn at random, and their phase fractions (n, C)."""
+    rng, vq = stream(seed, "encoded"), generator.vqvae.eval()
+    codes, fractions = [], []
+    for start in progress(range(0, n, 64), desc="encoding", unit="batch"):
+        images, masks = (part.to(_device(vq)) for part in crop(scenes, min(64, n - start), generator.card.px, rng))
+        codes.append(vq.encode(images, masks))
+        fractions.append(F.one_hot(masks, vq.n_classes).float().mean((1, 2)))
+    return torch.cat(codes), torch.cat(fractions)
+
+
+@torch.no_grad()
+def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: int, n: int = 64) -> tuple:
+    """Measure what reconstructions of `n` crops lack: its correlations, and its strength in every class.
+
+    Reconstructions are the expected image given the codes, so noise and fine texture are missing in them. A random
+    field with the same power spectrum is what can be given back; more of a micrograph's phases is not in the codes.
+
+    Returns
+    -------
+    torch.Tensor, torch.Tensor
+        `JointGenerator.kernel`, of sum of squares 1, and `JointGenerator.roughness`.
+    """
+    vq = generator.vqvae.eval()
+    images, masks = (part.to(_device(vq)) for part in crop(scenes, n, generator.card.px, stream(seed, "texture")))
+    lacking = (images - vq.decode(vq.encode(images, masks))[0])[:, 0]  # (n, px, px)
+    roughness = [lacking[masks == c].std() if (masks == c).sum() > 1 else lacking.std() for c in range(vq.n_classes)]
+    amplitude = torch.fft.fft2(lacking - lacking.mean((1, 2), keepdim=True)).abs().square().mean(0).sqrt()
+    kernel = torch.fft.fftshift(torch.fft.ifft2(amplitude).real)  # (px, px), its centre at px / 2
+    middle, reach = generator.card.px // 2, min(KERNEL_PX, generator.card.px - 1) // 2
+    kernel = kernel[middle - reach : middle + reach + 1, middle - reach : middle + reach + 1]
+    return (kernel / kernel.square().sum().sqrt())[None, None], torch.stack(roughness)
+
+
+# The loop
+
+
+def _fit(run: "_Run", stage: str, network: nn.Module, batches: _Batches, schedule: Schedule, bar) -> None:
+    """Train one network by a one-cycle, from where the run is."""
+    epochs = math.ceil(schedule.steps / len(batches))
+    done = run.epochs_of(stage)
+    if done == epochs:
+        return
+    learn = _learner(network, batches, LOSSES[stage], stage)
+    if done:
+        learn.opt.load_state_dict(run.optimizer)
+    watch = _Epochs(run, stage, batches, bar)
+    try:
+        learn.fit_one_cycle(epochs, schedule.rate, **ONE_CYCLE, cbs=watch, start_epoch=done)
+    finally:
+        torch.set_autocast_enabled(_device(network).type, False)  # an error inside a forward pass leaves it on
+    if watch.diverged:
+        raise TrainingDiverged(watch.diverged)
+
+
+def _learner(network: nn.Module, batches: _Batches, loss: Callable, stage: str) -> Learner:
+    loader = DataLoader(batches, batch_size=None)
+    loader.device = _device(network)  # where fastai looks for it
+    loader.n_inp = 2 if stage == "vqvae" else len(batches.conditions) + 1
+    learn = Learner(
+        DataLoaders(loader, loader),  # validation is skipped, see `_Epochs`
+        network,
+        loss_func=loss,
+        opt_func=partial(OptimWrapper, opt=torch.optim.Adam),
+        cbs=_BFloat16(),
+    )
+    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
+    learn.logger = lambda row: None
+    return learn
+
+
+def _vqvae_loss(output: vqvae.Output, image: Tensor, mask: Tensor) -> Tensor:
+    return vqvae.loss(output, image, mask).total
+
+
+def _prior_loss(logits: Tensor, codes: Tensor) -> Tensor:
+    return F.cross_entropy(logits.float(), codes)  # (B, K, h, w), (B, h, w)
+
+
+LOSSES = {"vqvae": _vqvae_loss, "prior": _prior_loss}
+
+
+class _BFloat16(BFloat16):
+    """As for segmenters, for networks with other inputs and outputs than images."""
+
+    def before_batch(self):
+        """Enter autocast."""
+        self.autocast = torch.autocast(self.device, torch.bfloat16, enabled=self.active)
+        self.autocast.__enter__()
+
+    def after_pred(self):
+        """Leave autocast; the losses turn what they get into float32."""
+        self.autocast.__exit__(None, None, None)
+
+
+class _Epochs(Callback):
+    """Number the epochs for the batches, gather what they cost and reached, save the run after each."""
+
+    order = 60
+
+    def __init__(self, run: "_Run", stage: str, batches: _Batches, bar):
+        self.run, self.stage, self.batches, self.bar = run, stage, batches, bar
+        self.diverged = ""
+
+    def before_train(self):
+        """Point the batches at this epoch, and dropout and the quantiser at numbers of its own."""
+        self.batches.epoch = self.epoch
+        torch.manual_seed(stream_seed(self.batches.seed, self.stage, self.epoch))
+        self.losses, self.parts, self.counts, self.started = [], [], 0, time.perf_counter()
+
+    def after_loss(self):
+        """Stop, with words for `_fit` to raise, when the loss is not finite."""
+        if not torch.isfinite(self.loss):
+            where = f"step {self.iter + 1} of epoch {self.epoch + 1} of the {self.stage}"
+            self.diverged = f"the loss became {float(self.loss)} in {where}; lower its rate or look for broken images"
+            raise CancelFitException()
+
+    def after_batch(self):
+        """Note the loss and its parts, and count codes."""
+        self.losses.append(float(self.loss))
+        if self.stage == "vqvae":
+            with torch.no_grad():
+                self.parts.append([float(part) for part in vqvae.loss(self.pred, *self.yb)[1:]])
+            self.counts = self.counts + self.pred.codes.flatten().bincount(minlength=self.model.n_codes)
+        self.bar.update()
+
+    def after_train(self):
+        """Write the row of this epoch and save."""
+        row = dict.fromkeys(HISTORY, math.nan) | {"stage": self.stage, "epoch": self.epoch, "steps": len(self.losses)}
+        row |= {"loss": float(np.mean(self.losses)), "seconds": time.perf_counter() - self.started}
+        if self.stage == "vqvae":
+            parts = zip(("image_loss", "mask_loss", "commitment"), np.mean(self.parts, 0).tolist(), strict=True)
+            row |= {**dict(parts), **dict(zip(("usage", "perplexity"), vqvae.usage(self.counts), strict=True))}
+        self.run.history.append(row)
+        self.run.optimizer = self.opt.state_dict()
+        self.run.save()
+        self.bar.set_postfix(stage=self.stage, loss=f"{row['loss']:.3f}")
+
+    def before_validate(self):
+        """Skip fastai's validation: nothing is selected on."""
+        raise CancelValidException
+
+
+class _Run:
+    """A training and where it is; all of that lies in its checkpoint."""
+
+    def __init__(self, path: Path, fingerprint: str, generator: JointGenerator):
+        self.path, self.fingerprint, self.generator = path, fingerprint, generator
+        self.history, self.optimizer = [], None
+
+    def restore(self) -> None:
+        """Load the checkpoint, if there is one."""
+        if saved := checkpoints.read(self.path, self.fingerprint):
+            self.generator.load_tensors(saved["generator"])
+            self.history, self.optimizer = saved["history"], saved["optimizer"]
+
+    def save(self) -> None:
+        """Write everything, atomically."""
+        state = {"generator": self.generator.state_dict(), "history": self.history, "optimizer": self.optimizer}
+        checkpoints.write(self.path, state, self.fingerprint)
+
+    @property
+    def steps(self) -> int:
+        """Steps taken, in both stages."""
+        return sum(row["steps"] for row in self.history)
+
+    def epochs_of(self, stage: str) -> int:
+        """Finished epochs of a stage."""
+        return sum(row["stage"] == stage for row in self.history)
+
+
+def _described(micrographs: Sequence[Labelled]) -> list:
+    return [[list(m.mask.shape), int(m.image.astype(np.int64).sum()), int(m.mask.sum())] for m in micrographs]
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
