@@ -15,7 +15,7 @@ WANTED := cat pyproject.toml requirements.lock
 ASKED := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench lint lab lock
+.PHONY: help setup reproduce publish test bench docs lint lab lock
 
 help:
 	@echo "make reproduce   set up, run every notebook at PROFILE=quick, end with the claims table"
@@ -24,6 +24,7 @@ help:
 	@echo "make lab         set up, open JupyterLab on the first notebook"
 	@echo "make publish     copy figures and tables from build/ to figures/"
 	@echo "make bench       time the generators and metrics against their naive references"
+	@echo "make docs        write the pages of the package's functions to build/api"
 	@echo "make lint        check style and formatting"
 	@echo "make lock        resolve pyproject.toml into requirements.lock"
 
@@ -76,6 +77,9 @@ lint: setup
 
 lab: setup
 	@$(RUN) -m jupyterlab notebooks/00_check_environment.ipynb
+
+docs: setup
+	@$(RUN) -W error::UserWarning -m pdoc --docformat numpy -o build/api micro_lib
 
 # Existing pins stay unless pyproject.toml moved; `make lock UPGRADE=--upgrade` takes the newest of everything.
 lock: setup

@@ -175,6 +175,7 @@ _USED_OTHERWISE = {
     "uv": "Makefile",
     "ruff": "Makefile",
     "pytest-benchmark": "pyproject.toml",
+    "pdoc": "Makefile",
     "ipykernel": "micro_lib/application/runner.py",
     "setuptools": "pyproject.toml",
 }
