@@ -1,7 +1,8 @@
-"""Whole micrographs to overlapping tiles and back, as Goetz et al. 2022, section 2.2, did: square, scaled, tiled.
+"""Whole micrographs to overlapping tiles and back, as Goetz et al. 2022, section 2.2, did: squared, scaled, tiled.
 
 Their micrographs of 2048 x 1433 pixels were mirrored to a square, halved and cut into four tiles of 512 pixels, each
 with 62 pixels of its neighbours around it: 636 in all. What a network says about those surroundings is thrown away.
+Mirroring an image up to whole tiles, as done here, makes the same four; smaller tiles need less of it.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ class Framing:
     Parameters
     ----------
     scale : float
-        Magnification before tiling, above 0.
+        Magnification of micrographs before they are cut, above 0.
     tile_px : int
         Side of the part of a tile that counts, pixels.
     margin_px : int
@@ -45,17 +46,14 @@ class Framing:
         """Side of a tile with its surroundings, pixels."""
         return self.tile_px + 2 * self.margin_px
 
-    def prepare(self, sample: Labelled) -> Labelled:
-        """Return a micrograph as a square, at `scale` of its pixels; see `square` and `scaled`."""
-        return scaled(Labelled(square(sample.image), square(sample.mask)), self.scale)
-
     def cut(self, image: np.ndarray) -> np.ndarray:
         """Return the tiles of an image, row by row.
 
         Parameters
         ----------
         image : numpy.ndarray
-            (H, W) or (H, W, C), any type; mirrored beyond its borders, right and below also up to whole tiles.
+            (H, W) or (H, W, C), any type; mirrored beyond its borders, right and below also up to whole tiles. It is
+            not scaled, see `scaled`.
 
         Returns
         -------
@@ -104,12 +102,6 @@ class Framing:
 
     def _counts(self, shape: Sequence[int]) -> tuple[int, int]:
         return -(-shape[0] // self.tile_px), -(-shape[1] // self.tile_px)
-
-
-def square(image: np.ndarray) -> np.ndarray:
-    """Return an image (H, W) mirrored at its right or lower border to a square of its longer side."""
-    side = max(image.shape)
-    return np.pad(image, [(0, side - size) for size in image.shape], mode="symmetric")
 
 
 def scaled(sample: Labelled, scale: float) -> Labelled:

@@ -1,0 +1,370 @@
+"""The loop of adaptation: labelled source tiles, unlabelled target ones, one optimiser, a curve that is kept whole.
+
+The rule for stopping needs no label: a training ends after the number of steps it was given, and its last weights
+count. What is measured on the way goes into the curve and decides nothing.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from micro_lib.core.checks import one_of
+from micro_lib.core.progress import progress
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data.framing import Framing
+from micro_lib.data.tiles import Labelled, Tiles
+from micro_lib.models.unet import parameter_groups
+from micro_lib.training import checkpoints
+from micro_lib.training.adaptation_methods import METHODS, Batch, Student, Term, Weights, terms
+from micro_lib.training.supervised import (
+    LOSSES,
+    WEIGHT_DECAY,
+    TrainingDiverged,
+    _float32_convolutions,
+    has_bfloat16,
+)
+
+CHECKPOINT = "checkpoint.pt"
+ENCODER_RATE = 0.1  # of the learning rate elsewhere (Tsai et al. 2018: ten times larger in the classifiers)
+POWER = 0.9  # of the polynomial decay (Goetz et al. 2022, section 3)
+OPTIMIZERS: dict[str, Callable] = {
+    "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY),
+    "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),  # of AdaptSegNet's code
+}
+# Rare-class sampling (Hoyer et al. 2022, DAFormer). DEVIATION: their temperature of 0.01 is for 19 classes; of three
+# classes it would leave the rarest alone.
+TEMPERATURE = 0.5
+TRIES, RARE_PX = 8, 64  # windows drawn until one holds so many pixels of the class that is looked for
+COLLAPSED = 0.99  # share of one class in the predictions on the target from which a run counts as collapsed
+RISEN = 0.2  # rise of the labelled loss over its lowest from which a run counts as diverged
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a segmenter is adapted.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    n_classes : int
+        At least 2.
+    steps, batch : int
+        Optimiser steps; tiles of each domain in a step.
+    framing : Framing
+        Tiles of the network; the loss counts in their centres.
+    learning_rate : float
+        At the start; the encoder's is a tenth of it.
+    seed : int
+        Of the tiles and of all that is random about a step.
+    optimizer, loss : str
+        Keys of `OPTIMIZERS` and `supervised.LOSSES`.
+    weights : Weights
+        Of the parts of the loss.
+    discriminator_width : int
+        As for `micro_lib.models.discriminator.discriminator`.
+    points : int
+        Rows of the curve, evenly spaced.
+    """
+
+    method: str
+    n_classes: int
+    steps: int
+    batch: int
+    framing: Framing
+    learning_rate: float
+    seed: int
+    optimizer: str = "adamw"
+    loss: str = "cross_entropy+dice"
+    weights: Weights = Weights()
+    discriminator_width: int = 16
+    points: int = 10
+
+    def __post_init__(self):
+        for name, known in (("method", METHODS), ("optimizer", OPTIMIZERS), ("loss", LOSSES)):
+            one_of(name, getattr(self, name), known)
+        if self.n_classes < 2:
+            raise ValueError(f"n_classes is {self.n_classes}; give the background a channel of its own")
+        if self.steps < self.points or self.points < 1:
+            raise ValueError(f"{self.steps} steps cannot have a curve of {self.points} points")
+
+
+class Draws:
+    """Batches, each a pure function of the recipe's seed and the step.
+
+    Parameters
+    ----------
+    source : sequence of Labelled
+        With rare classes drawn more often: class c is looked for with a probability proportional to
+        exp((1 - share of c) / `TEMPERATURE`).
+    labelled : sequence of Labelled
+        Target micrographs with labels, which take half of each labelled batch; may be empty.
+    target : sequence of numpy.ndarray
+        Images (H, W) uint8 without labels; empty where nothing is drawn from them.
+    recipe : Recipe
+        Size of batches and tiles, seed.
+    """
+
+    def __init__(
+        self,
+        source: Sequence[Labelled],
+        labelled: Sequence[Labelled],
+        target: Sequence[np.ndarray],
+        recipe: Recipe,
+    ):
+        self.recipe, side = recipe, recipe.framing.side_px
+        self.pools = [_Pool(s, side, recipe, i) for i, s in enumerate((source, labelled)) if len(s)]
+        blank = [Labelled(image, np.zeros_like(image)) for image in target]
+        self.target = Tiles(blank, side, seed=stream_seed(recipe.seed, "target")) if blank else None
+
+    def __call__(self, step: int) -> Batch:
+        """Return the batch of a step, counted from 0."""
+        count = self.recipe.batch
+        numbers = range(step * count, (step + 1) * count)
+        images, masks = zip(*(self.pools[n % len(self.pools)].tile(n) for n in numbers), strict=True)
+        target = [self._unlabelled(n) for n in numbers] if self.target else [torch.zeros(0, *images[0].shape)]
+        joined = torch.stack(target) if self.target else target[0]
+        return Batch(torch.stack(images), torch.stack(masks), joined)
+
+    def _unlabelled(self, number: int) -> torch.Tensor:
+        index = stream(self.recipe.seed, "target", number).integers(len(self.target))
+        return self.target[number, int(index)][0]
+
+
+class _Pool:
+    """Labelled tiles with rare-class sampling."""
+
+    def __init__(self, micrographs: Sequence[Labelled], side_px: int, recipe: Recipe, number: int):
+        self.seed = stream_seed(recipe.seed, "labelled", number)
+        self.tiles = Tiles(micrographs, side_px, seed=self.seed)
+        counts = [np.bincount(m.mask.ravel(), minlength=recipe.n_classes) for m in micrographs]
+        self.holding = [np.flatnonzero([count[c] >= RARE_PX for count in counts]) for c in range(recipe.n_classes)]
+        share = np.sum(counts, axis=0) / np.sum(counts)
+        wanted = np.exp((1 - share) / TEMPERATURE) * [len(held) > 0 for held in self.holding]
+        self.wanted = wanted / wanted.sum()
+
+    def tile(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        rng = stream(self.seed, "rare", number)
+        wanted = int(rng.choice(len(self.wanted), p=self.wanted))
+        index = int(rng.choice(self.holding[wanted]))
+        for attempt in range(TRIES):
+            image, mask = self.tiles[number * TRIES + attempt, index]
+            if (mask == wanted).sum() >= RARE_PX:
+                break
+        return image, mask
+
+
+def adapt(
+    network: nn.Module,
+    draws: Draws,
+    recipe: Recipe,
+    *,
+    folder: str | Path,
+    watch: Callable[[nn.Module], dict[str, float]],
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Train a network in place; called again with the same arguments after a kill, it goes on behind the last point.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        With two `levels`: `micro_lib.models.deeplab.DeepLab` or `micro_lib.models.unet.TwoLevels`.
+    draws : Draws
+        Gives the tiles.
+    recipe : Recipe
+        Method, schedule, weights.
+    folder : str or pathlib.Path
+        Where the checkpoint lies, for the length of the training.
+    watch : callable
+        Measures the network, in evaluation mode, at every point of the curve; returns numbers by name.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The curve, one row a point: step, seconds (of training since the last point), loss (on labelled tiles), the
+        parts of the method's losses, all means since the last point; and what `watch` measured. A training whose loss
+        was no finite number any more ends there, with the weights of its last point and a last row whose loss is NaN.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss is no finite number before the first point.
+    CheckpointMismatch
+        If the folder holds the checkpoint of another training.
+    """
+    run = _Run(network.to(device, memory_format=torch.channels_last), recipe, draws, device)
+    path, fingerprint = Path(folder) / CHECKPOINT, _fingerprint(network, draws, recipe)
+    if saved := checkpoints.read(path, fingerprint):
+        run.restore(saved)
+    every = recipe.steps // recipe.points
+    ends = [min((i + 1) * every, recipe.steps) for i in range(recipe.points - 1)] + [recipe.steps]
+    with progress(total=recipe.steps, initial=run.step, desc=recipe.method, unit="step") as bar, run.computing():
+        for end in (end for end in ends if end > run.step):
+            state = run.state()
+            if not run.until(end, bar):
+                if not state["curve"]:
+                    raise TrainingDiverged(f"the loss was no number before step {end}; lower the learning rate")
+                run.restore(state)
+                run.curve.append({"step": run.step, "seconds": 0.0, "loss": math.nan})
+                break
+            network.eval()
+            run.curve[-1] |= watch(network)
+            checkpoints.write(path, run.state(), fingerprint)
+    path.unlink(missing_ok=True)
+    network.eval()
+    return pd.DataFrame(run.curve)
+
+
+class _Run:
+    """A training: what learns, where it is, what was measured."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe, draws: Draws, device: str):
+        self.network, self.recipe, self.draws, self.device = network, recipe, draws, device
+        options = (recipe.n_classes, recipe.weights, recipe.discriminator_width)
+        self.terms: Sequence[Term] = terms(recipe.method, network, *options).to(device)
+        groups = zip(parameter_groups(network), (ENCODER_RATE, 1.0), strict=True)
+        rates = [{"params": p, "lr": recipe.learning_rate * factor} for p, factor in groups]
+        self.optimizers = [OPTIMIZERS[recipe.optimizer](rates)]
+        self.optimizers += [term.optimizer for term in self.terms if term.optimizer]
+        self.schedules = [LambdaLR(o, lambda t: max(0.0, 1 - t / recipe.steps) ** POWER) for o in self.optimizers]
+        self.student = Student(network, LOSSES[recipe.loss], recipe.weights, recipe.framing.centre, self.autocast)
+        self.step, self.curve = 0, []
+
+    def autocast(self):
+        return torch.autocast(self.device, torch.bfloat16, enabled=has_bfloat16(self.device))
+
+    def computing(self):
+        """Return a context with the convolutions that bfloat16 slows down on a CPU kept in float32."""
+        modules = nn.ModuleList([self.network, *self.terms])
+        hooks = _float32_convolutions(modules) if self.device == "cpu" and has_bfloat16("cpu") else []
+        return _Hooks(hooks)
+
+    def state(self) -> dict:
+        """Return tensors and plain values to go on from, copies that later steps leave alone."""
+        learners = {"network": self.network, "terms": self.terms}
+        state = {name: {k: v.detach().cpu().clone() for k, v in m.state_dict().items()} for name, m in learners.items()}
+        state |= {"optimizers": [_copied(o.state_dict()) for o in self.optimizers]}
+        return state | {"step": self.step, "curve": [dict(row) for row in self.curve]}
+
+    def restore(self, state: dict) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.terms.load_state_dict(state["terms"])
+        for optimizer, schedule, saved in zip(self.optimizers, self.schedules, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+            schedule.last_epoch = state["step"]
+        self.step, self.curve = state["step"], list(state["curve"])
+
+    def until(self, end: int, bar) -> bool:
+        """Train up to step `end` and note the means; tell whether all losses were finite."""
+        started, noted = time.perf_counter(), []
+        self.network.train()
+        self.terms.train()
+        while self.step < end:
+            noted.append(self._one())
+            if not all(map(math.isfinite, noted[-1].values())):
+                return False
+            self.step += 1
+            bar.update()
+        means = pd.DataFrame(noted).mean().to_dict()
+        self.curve.append({"step": end, "seconds": time.perf_counter() - started, **means})
+        return True
+
+    def _one(self) -> dict[str, float]:
+        """Do one step and return the parts of its loss."""
+        batch = Batch(*(tensor.to(self.device) for tensor in self.draws(self.step)))
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(stream_seed(self.recipe.seed, "step", self.step))
+            parts = learn_once(self.student, self.terms, batch, self.optimizers[0])
+        for schedule in self.schedules:
+            schedule.step()
+        return parts
+
+
+def learn_once(
+    student: Student, terms: Sequence[Term], batch: Batch, optimizer: torch.optim.Optimizer
+) -> dict[str, float]:
+    """Do one step of a segmenter and of what its method learns; return the parts of the loss by name."""
+    for term in terms:
+        batch = batch._replace(images=term.labelled(batch))
+    optimizer.zero_grad()
+    levels = student.levels(batch.images)
+    loss = student.supervised(levels, batch.masks)
+    loss.backward()
+    parts = {"loss": float(loss)}
+    for term in terms:  # one graph at a time keeps memory at that of a single pass
+        added, seen = term.loss(student, batch)
+        if added.requires_grad:
+            added.backward()
+        parts |= seen
+    optimizer.step()
+    source = type(levels)(*(logits.detach() for logits in levels))
+    for term in terms:
+        parts |= term.learn(source)
+        term.follow(student.network)
+    return parts
+
+
+def troubles(curve: pd.DataFrame, source_share: float) -> str:
+    """Return what is wrong with a training as its curve shows it, without any target label; "" for nothing.
+
+    Parameters
+    ----------
+    curve : pandas.DataFrame
+        From `adapt`, with a column target_largest: the share of the commonest class in predictions on the target.
+    source_share : float
+        That of the commonest class in the source's masks.
+    """
+    found, loss = [], curve["loss"]
+    if loss.isna().any():
+        found.append(f"loss no number after step {curve['step'].iloc[-1]}")
+    elif loss.iloc[-1] > loss.min() + RISEN:
+        found.append(f"labelled loss rose from {loss.min():.2f} to {loss.iloc[-1]:.2f}")
+    share = curve["target_largest"].dropna().iloc[-1]
+    if share >= max(COLLAPSED, (1 + source_share) / 2):
+        found.append(f"{share:.1%} of the target said to be one class")
+    return "; ".join(found)
+
+
+class _Hooks:
+    """Takes hooks off at the end of a block, and leaves autocast as it was off before."""
+
+    def __init__(self, hooks: list):
+        self.hooks = hooks
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for hook in self.hooks:
+            hook.remove()
+        torch.set_autocast_enabled("cpu", False)
+
+
+def _copied(state):
+    if isinstance(state, dict):
+        return {name: _copied(value) for name, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_copied(value) for value in state]
+    return state.detach().cpu().clone() if isinstance(state, torch.Tensor) else state
+
+
+def _fingerprint(network: nn.Module, draws: Draws, recipe: Recipe) -> str:
+    """Describe a training as text; two with the same one may continue each other."""
+    first = draws(0)
+    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in first)).hexdigest()[:16]
+    parameters = sum(p.numel() for p in network.parameters())
+    return json.dumps({**asdict(recipe), "parameters": parameters, "first_batch": digest}, sort_keys=True)

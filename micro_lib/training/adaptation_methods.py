@@ -1,0 +1,386 @@
+"""Ways of adapting a segmenter to unlabelled micrographs: what each adds to the loss on labelled ones.
+
+A method is a list of `Term` objects around one step: they may change the labelled tiles, add losses on the unlabelled
+ones, and learn something themselves after the segmenter's step. All take two-level outputs of softmax over at least two
+classes, and none ever sees a target label.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from micro_lib.data.augment import log_uniform, picture_operations
+from micro_lib.models.discriminator import PUBLISHED_WIDTH, discriminator
+from micro_lib.models.unet import Levels
+
+# What a discriminator is taught to say of each domain. To fool it, the segmenter makes target look like SOURCE.
+SOURCE, TARGET = 0.0, 1.0
+BANDS = (0.01, 0.05, 0.09)  # half widths of the swapped spectrum over the shorter side (Yang and Soatto 2020)
+ENTROPY_WEIGHT, ENTROPY_POWER = 0.005, 2.0  # the same paper's robust penalty
+CONFIDENT = 0.968  # probability from which a pseudo-label counts (Tranheden et al. 2021)
+MEMORY = 0.99  # share of itself that a mean teacher keeps in a step (the same)
+MASKED_SHARE, BLOCKS_ACROSS = 0.7, 8  # of a masked tile (Hoyer et al. 2023: blocks of 64 px in 512)
+DISCRIMINATOR_RATE, DISCRIMINATOR_BETAS = 1e-4, (0.9, 0.99)
+
+
+class Batch(NamedTuple):
+    """Tiles of one step; images standardised."""
+
+    images: torch.Tensor  # (B, 1, H, W) float32, labelled
+    masks: torch.Tensor  # (B, H, W) int64
+    target: torch.Tensor  # (B, 1, H, W) float32, unlabelled; (0, 1, H, W) where the method has no use for them
+
+
+class Weights(NamedTuple):
+    """Weights of the parts of the loss; that on the main output of labelled tiles is 1.
+
+    The defaults are those of AdaptSegNet (Tsai et al. 2018).
+    """
+
+    auxiliary: float = 0.1
+    adversarial: float = 0.001
+    adversarial_auxiliary: float = 0.0002
+
+
+class Student:
+    """A segmenter in training.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Its `levels` maps images (B, 1, H, W) to `Levels` of logits (B, C, H, W).
+    loss : callable
+        Of logits (B, C, h, w) and masks (B, h, w).
+    weights : Weights
+        Of the parts of the loss.
+    centre : callable
+        Cuts from tiles what counts, (..., H, W) to (..., h, w).
+    autocast : callable
+        Returns the context that forward passes run in.
+    """
+
+    def __init__(self, network: nn.Module, loss: Callable, weights: Weights, centre: Callable, autocast: Callable):
+        self.network, self.loss, self.weights = network, loss, weights
+        self.centre, self.autocast = centre, autocast
+
+    def levels(self, images: torch.Tensor) -> Levels:
+        """Return the logits of both levels, (B, C, h, w) float32: of the tiles' centres alone."""
+        with self.autocast():
+            found = self.network.levels(images.to(memory_format=torch.channels_last))
+        return Levels(*(self.centre(logits).float() for logits in found))
+
+    def supervised(self, levels: Levels, masks: torch.Tensor) -> torch.Tensor:
+        """Return the loss on labelled tiles, masks (B, H, W) whole."""
+        masks = self.centre(masks)
+        return self.loss(levels.main, masks) + self.weights.auxiliary * self.loss(levels.auxiliary, masks)
+
+    def imitation(self, levels: Levels, masks: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
+        """Return the cross-entropy to pseudo-labels (B, H, W), each pixel weighted by `trust` (B, H, W)."""
+        masks, trust = self.centre(masks), self.centre(trust)
+        pixels = [F.cross_entropy(logits, masks, reduction="none") * trust for logits in levels]
+        return pixels[0].mean() + self.weights.auxiliary * pixels[1].mean()
+
+
+class Term(nn.Module):
+    """One ingredient of a method; this one adds nothing."""
+
+    optimizer: torch.optim.Optimizer | None = None  # of what it learns itself
+
+    def labelled(self, batch: Batch) -> torch.Tensor:
+        """Return the labelled images (B, 1, H, W) as the segmenter is to see them."""
+        return batch.images
+
+    def loss(self, student: Student, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        """Return what is added to the segmenter's loss, and its parts by name."""
+        raise NotImplementedError
+
+    def learn(self, source: Levels) -> dict[str, float]:
+        """Learn, after the segmenter's gradients are known; `source` are its outputs on labelled tiles, detached."""
+        return {}
+
+    def follow(self, network: nn.Module) -> None:
+        """Take note of the segmenter after its step."""
+
+
+# Adversarial: AdaptSegNet and ADVENT
+
+
+class Adversarial(Term):
+    """Make outputs on the target pass for outputs on the source before a discriminator a level.
+
+    AdaptSegNet (Tsai et al. 2018) shows it the probabilities, ADVENT (Vu et al. 2019) the weighted self-information.
+
+    Parameters
+    ----------
+    n_classes : int
+        Channels of the outputs.
+    weights : Weights
+        Of the adversarial losses.
+    width : int
+        Of the discriminators.
+    shown : callable
+        Maps probabilities (B, C, h, w) to what the discriminators see.
+    """
+
+    def __init__(
+        self,
+        n_classes: int,
+        weights: Weights = Weights(),  # noqa: B008  immutable
+        width: int = PUBLISHED_WIDTH,
+        shown: Callable[[torch.Tensor], torch.Tensor] = torch.nn.Identity(),  # noqa: B008  stateless
+    ):
+        super().__init__()
+        self.discriminators = nn.ModuleList(discriminator(n_classes, width) for _ in Levels._fields)
+        self.weights = (weights.adversarial, weights.adversarial_auxiliary)
+        self.shown = shown
+        parameters = self.discriminators.parameters()
+        self.optimizer = torch.optim.Adam(parameters, DISCRIMINATOR_RATE, DISCRIMINATOR_BETAS)
+
+    def loss(self, student, batch):
+        """Return the weighted losses of calling target outputs SOURCE; the discriminators gather no gradients."""
+        seen = self.show(student.levels(batch.target))
+        with frozen(self.discriminators):
+            parts = [verdict_loss(judge(p), SOURCE) for judge, p in zip(self.discriminators, seen, strict=True)]
+        self.target = [probabilities.detach() for probabilities in seen]
+        total = sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
+        return total, {"adversarial": float(parts[0]), "adversarial_auxiliary": float(parts[1])}
+
+    def learn(self, source):
+        """Teach the discriminators to tell the domains apart, from detached outputs."""
+        self.optimizer.zero_grad()
+        right, total = [], 0.0
+        for judge, ours, theirs in zip(self.discriminators, self.show(source), self.target, strict=True):
+            verdicts = judge(ours), judge(theirs)
+            loss = (verdict_loss(verdicts[0], SOURCE) + verdict_loss(verdicts[1], TARGET)) / 2
+            loss.backward()
+            total += float(loss)
+            right += [(verdicts[0] < 0).float().mean(), (verdicts[1] > 0).float().mean()]
+        self.optimizer.step()
+        return {"discriminator": total, "discriminator_accuracy": float(sum(right) / len(right))}
+
+    def show(self, levels: Levels) -> list[torch.Tensor]:
+        """Return what the discriminators see of logits."""
+        return [self.shown(logits.softmax(1)) for logits in levels]
+
+
+def verdict_loss(verdict: torch.Tensor, said: float) -> torch.Tensor:
+    """Return the binary cross-entropy of a discriminator's logits to SOURCE or TARGET."""
+    return F.binary_cross_entropy_with_logits(verdict, torch.full_like(verdict, said))
+
+
+@contextmanager
+def frozen(modules: nn.Module) -> Iterator[None]:
+    """Let gradients through modules, but none into their parameters."""
+    modules.requires_grad_(False)
+    try:
+        yield
+    finally:
+        modules.requires_grad_(True)
+
+
+def self_information(probabilities: torch.Tensor) -> torch.Tensor:
+    """Return -p log p / log C of every class (Vu et al. 2019, eq. 4), (B, C, h, w), between 0 and 1; 0 at p = 0."""
+    return torch.special.entr(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)) / math.log(
+        probabilities.shape[1]
+    )
+
+
+# Spectra: FDA
+
+
+class Spectrum(Term):
+    """Give labelled tiles the low-frequency amplitudes of unlabelled ones (FDA, Yang and Soatto 2020).
+
+    DEVIATION: one network sees all three bands, one a step, where the paper averages three networks; amplitudes are
+    those of standardised tiles, and their step of training again on averaged pseudo-labels is left out.
+
+    Parameters
+    ----------
+    entropy : bool
+        Also make outputs on the target confident.
+    """
+
+    def __init__(self, *, entropy: bool = True):
+        super().__init__()
+        self.entropy = entropy
+
+    def labelled(self, batch):
+        """Return the labelled images, their spectra mixed."""
+        return with_low_frequencies_of(batch.images, batch.target, BANDS[int(torch.randint(len(BANDS), ()))])
+
+    def loss(self, student, batch):
+        """Return the robust entropy of the target outputs."""
+        if not self.entropy:
+            return torch.zeros(()), {}
+        loss = robust_entropy(student.levels(batch.target).main)
+        return ENTROPY_WEIGHT * loss, {"entropy": float(loss)}
+
+
+def with_low_frequencies_of(images: torch.Tensor, others: torch.Tensor, band: float) -> torch.Tensor:
+    """Return images whose low-frequency amplitudes, not phases, come from others (Yang and Soatto 2020, eq. 3).
+
+    Parameters
+    ----------
+    images, others : torch.Tensor
+        (..., H, W) float32, equal shapes.
+    band : float
+        Half the side of the swapped square of frequencies over the shorter side of the image, below 0.5, rounded down
+        to whole frequencies; at 0 nothing is swapped, just above it the mean alone.
+
+    Returns
+    -------
+    torch.Tensor
+        (..., H, W) float32.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ.
+    """
+    if images.shape != others.shape:
+        raise ValueError(f"spectra of tiles of different shapes cannot be mixed: {images.shape} and {others.shape}")
+    height, width = images.shape[-2:]
+    spectrum = torch.fft.fft2(images)
+    if band > 0:
+        reach = int(band * min(height, width))
+        down, across = (torch.fft.fftfreq(n, 1 / n, device=images.device).abs() for n in (height, width))
+        low = (down[:, None] <= reach + 0.5) & (across <= reach + 0.5)  # whole numbers, but for rounding
+        amplitude = torch.where(low, torch.fft.fft2(others).abs(), spectrum.abs())
+        spectrum = torch.polar(amplitude, spectrum.angle())
+    return torch.fft.ifft2(spectrum).real
+
+
+def robust_entropy(logits: torch.Tensor) -> torch.Tensor:
+    """Return the mean of (H^2 + 1e-8)^2 over pixels, H their entropy over log C (Yang and Soatto 2020, eq. 5)."""
+    entropy = self_information(logits.softmax(1)).sum(1)  # (B, h, w) in [0, 1]
+    return ((entropy**2 + 1e-8) ** ENTROPY_POWER).mean()
+
+
+# Self-training: a mean teacher's pseudo-labels
+
+
+class MeanTeacher(Term):
+    """Imitate a slowly following copy of the segmenter on changed target tiles.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The segmenter.
+    mixing : bool
+        Source tiles' pixels of half their classes are pasted onto target tiles (DACS, Tranheden et al. 2021).
+    masking : bool
+        Most blocks of the target tiles are hidden (MIC, Hoyer et al. 2023).
+    """
+
+    def __init__(self, network: nn.Module, *, mixing: bool = False, masking: bool = False):
+        super().__init__()
+        self.teacher = AveragedModel(network, avg_fn=_remember, use_buffers=True).requires_grad_(False).eval()
+        self.mixing, self.masking = mixing, masking
+
+    def train(self, mode: bool = True):
+        """Stay in evaluation mode: the teacher's statistics are the averaged ones of the segmenter."""
+        return super().train(False)
+
+    def loss(self, student, batch):
+        """Return the losses of imitating the teacher on mixed and on masked tiles."""
+        labels, trust = self.pseudo_labels(student, batch.target)
+        total, parts = torch.zeros((), device=labels.device), {"trust": float(trust.mean())}
+        if self.mixing:
+            pasted = class_mix(batch.masks)
+            images = torch.where(pasted[:, None], batch.images, batch.target)
+            levels = student.levels(varied(images))
+            weights = torch.where(pasted, 1.0, trust)
+            mixed = student.imitation(levels, torch.where(pasted, batch.masks, labels), weights)
+            total, parts = total + mixed, parts | {"mixed": float(mixed)}
+        if self.masking:
+            masked = student.imitation(student.levels(hidden(varied(batch.target))), labels, trust)
+            total, parts = total + masked, parts | {"masked": float(masked)}
+        return total, parts
+
+    @torch.no_grad()
+    def pseudo_labels(self, student: Student, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return labels (B, H, W) and their trust, in all pixels of a tile the share of its confident ones."""
+        with student.autocast():
+            logits = self.teacher(images.to(memory_format=torch.channels_last))
+        probability, labels = logits.float().softmax(1).max(1)
+        trust = (probability >= CONFIDENT).float().mean((1, 2), keepdim=True)
+        return labels, trust.expand_as(probability)
+
+    def follow(self, network):
+        """Move the teacher a little towards the segmenter."""
+        self.teacher.update_parameters(network)
+
+
+def _remember(average: torch.Tensor, new: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+    keep = min(1 - 1 / (float(n) + 1), MEMORY)  # a plain mean at first
+    return keep * average + (1 - keep) * new
+
+
+def class_mix(masks: torch.Tensor) -> torch.Tensor:
+    """Return which pixels of labelled tiles to paste: those of half the classes of each, rounded up.
+
+    DEVIATION: of a tile with a single class nothing is pasted; all of it would hide the whole target tile.
+
+    Parameters
+    ----------
+    masks : torch.Tensor
+        (B, H, W) int64.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, H, W) bool.
+    """
+    pasted = []
+    for mask in masks:
+        present = mask.unique()
+        count = math.ceil(len(present) / 2) if len(present) > 1 else 0
+        pasted.append(torch.isin(mask, present[torch.randperm(len(present))[:count]]))
+    return torch.stack(pasted)
+
+
+def varied(images: torch.Tensor) -> torch.Tensor:
+    """Return standardised images (B, 1, H, W) of changed contrast and brightness, some blurred, jittered or noisy."""
+    operations = picture_operations()
+    gains = torch.tensor([log_uniform(0.75, 1 / 0.75) for _ in images], device=images.device)
+    shifts = torch.rand(len(images)).to(images.device) / 2 - 0.25
+    changed = images * gains[:, None, None, None] + shifts[:, None, None, None]
+    return torch.stack([operations(image) for image in changed])
+
+
+def hidden(images: torch.Tensor) -> torch.Tensor:
+    """Return images (B, 1, H, W) with most of their blocks set to 0, the mean of a standardised micrograph."""
+    size = math.ceil(max(images.shape[-2:]) / BLOCKS_ACROSS)
+    blocks = [math.ceil(n / size) for n in images.shape[-2:]]
+    kept = (torch.rand(len(images), 1, *blocks) >= MASKED_SHARE).to(images)
+    whole = kept.repeat_interleave(size, 2).repeat_interleave(size, 3)
+    return images * whole[..., : images.shape[-2], : images.shape[-1]]
+
+
+# Methods
+
+
+def terms(
+    method: str, network: nn.Module, n_classes: int, weights: Weights, discriminator_width: int
+) -> Sequence[Term]:
+    """Return the terms of a method of `METHODS`."""
+    adversarial = {"n_classes": n_classes, "weights": weights, "width": discriminator_width}
+    made = {
+        "none": lambda: [],
+        "AdaptSegNet": lambda: [Adversarial(**adversarial)],
+        "ADVENT": lambda: [Adversarial(**adversarial, shown=self_information)],
+        "FDA": lambda: [Spectrum()],
+        "self-training": lambda: [MeanTeacher(network, mixing=True)],
+        "masked consistency": lambda: [MeanTeacher(network, masking=True)],
+        "combination": lambda: [Spectrum(entropy=False), MeanTeacher(network, mixing=True, masking=True)],
+    }
+    return nn.ModuleList(made[method]())
+
+
+METHODS = ("none", "AdaptSegNet", "FDA", "ADVENT", "self-training", "masked consistency", "combination")
