@@ -1,0 +1,445 @@
+"""Lath bainite in ferrite under several preparations: one structure, labelled exactly, that looks different each time.
+
+Goetz et al. 2022 segment lath bainite in micrographs of a complex-phase steel, which are not public. Here their four
+sets are imitated: the electrolytically etched source, two nital etches in the scanning electron microscope (T1, T2) and
+a nital etch in the light microscope (T3), with the pixel sizes, counts and phase fractions of their Table 1 and what
+section 2.2 says of the etching. Everything else about the structure is ours.
+
+A row holds the structure (fields, cells, laths, islands), which alone decides the mask, and the preparation, which
+alone decides how it looks.
+"""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import pandas as pd
+from scipy.ndimage import gaussian_filter1d
+from scipy.stats import qmc
+
+from micro_lib.core.checks import one_of
+from micro_lib.core.labels import ClassMap
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.synthesis import imaging
+from micro_lib.synthesis.bainite_geometry import (
+    Cells,
+    Laths,
+    broad_field,
+    draw_cells,
+    draw_islands,
+    draw_laths,
+    places_in,
+)
+from micro_lib.synthesis.fields import smooth_field
+from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
+from micro_lib.synthesis.presets import between
+from micro_lib.synthesis.scenario import Constant, Distribution, Integers, Micrograph, Parameter, Space
+
+LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
+PARTS = ("train", "test")
+# Goetz et al. 2022, Table 1 and section 2.1; their text says 27 source images where 112 tiles make 28.
+TILES = {"source": (112, 28), "T1": (80, 20), "T2": (48, 12), "T3": (234, 200)}
+TILES_PER_IMAGE = 4
+# Of the training part by Table 1, of the test part by Table 7; the source's test fold is drawn from the same images.
+LATH_FRACTION = {"source": (0.53, 0.53), "T1": (0.54, 0.436), "T2": (0.29, 0.467), "T3": (0.53, 0.446)}
+LATH_FRACTION_SPREAD = 0.15  # half the range between the images of a part; not published
+PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "T3": 0.1266}
+FIELD_UM = (1433 * 0.0277, 2048 * 0.0277)  # down, across
+
+MEASUREMENT = ("gradient", "vignetting", "charging", "defocus", "shot_noise", "detector_noise", "scan_lines")
+MEASUREMENT += ("contrast", "brightness", "gamma", "bit_depth")
+
+# name: (unit, value that switches the feature off, meaning)
+STRUCTURE = {
+    "height_px": ("px", 512, "height of the image"),
+    "width_px": ("px", 512, "width of the image"),
+    "pixel_size_um": ("um", 0.0277, "edge of a pixel"),
+    "lath_fraction": ("1", 0.53, "share of the area that is lath bainite, met as closely as whole cells allow"),
+    "cell_um": ("um", 5.0, "diameter of the circle with the area of a mean ferrite grain or packet of laths"),
+    "colony_um": ("um", 10.0, "size of the regions of one phase"),
+    "lloyd_steps": ("1", 1, "centroidal relaxations of the cells' random seeds"),
+    "size_spread": ("1", 0.0, "spread of the log of the local cell diameter"),
+    "elongation": ("1", 1.0, "length over width of a mean cell"),
+    "elongation_deg": ("deg", 0.0, "direction of elongation from the x axis"),
+    "bend": ("1", 0.0, "displacement of a boundary segment's control points over its length"),
+    "lath_um": ("um", 0.5, "mean width of a lath"),
+    "lath_spread": ("1", 0.4, "spread of that width over its mean, > 0"),
+    "film_um": ("um", 1.5, "mean length of a carbide film"),
+    "film_share": ("1", 0.5, "share of the lath boundaries taken by films"),
+    "beading": ("1", 0.0, "spread of the log of a film's width along it"),
+    "waviness_um": ("um", 0.0, "standard deviation of a lath boundary's place"),
+    "curvature_um": ("um", 0.0, "how far laths bend over the size of a cell"),
+    "crossing_um": ("um", 1.5, "distance of the sub-grain boundaries across a lath"),
+    "islands_per_100um2": ("1/100 um^2", 0.0, "islands of martensite-austenite and carbon-rich grains in ferrite"),
+    "island_um": ("um", 0.25, "radius of a median island"),
+    "island_spread": ("1", 0.5, "spread of the log of that radius"),
+    "island_at_boundary": ("1", 0.5, "share of the islands that lie on a boundary"),
+}
+PREPARATION = {
+    "matrix_grey": ("1", 0.3, "brightness of ferrite"),
+    "grey_spread": ("1", 0.0, "spread of brightness between cells"),
+    "lath_step": ("1", 0.0, "brightness of the ferrite in packets over that of the grains"),
+    "roughness": ("1", 0.0, "standard deviation of the etched surface's brightness, different for each cell"),
+    "roughness_um": ("um", 0.06, "size of that roughness"),
+    "facet_depth": ("1", 0.0, "shading of the terraces etched into ferrite grains, different for each"),
+    "facet_um": ("um", 0.4, "distance of these terraces"),
+    "relief": ("1", 0.0, "shading of cells and films that stand proud"),
+    "film_width_um": ("um", 0.07, "width of the broadest films"),
+    "film_grey": ("1", 0.8, "brightness of films"),
+    "lost_share": ("1", 0.0, "share of the lath boundaries whose films fell out and left grooves"),
+    "groove_grey": ("1", 0.2, "brightness of these grooves"),
+    "halo": ("1", 0.0, "brightness lost beside films"),
+    "halo_um": ("um", 0.15, "reach of that loss"),
+    "subgrain_um": ("um", 0.04, "width of sub-grain boundaries"),
+    "subgrain_step": ("1", 0.0, "brightness of sub-grain boundaries over their surroundings"),
+    "boundary_um": ("um", 0.08, "width of grain boundaries"),
+    "boundary_grey": ("1", 0.6, "brightness of grain boundaries"),
+    "packet_boundary": ("1", 1.0, "contrast of boundaries between packets over that of grain boundaries"),
+    "fading": ("1", 0.0, "share of the boundaries that cannot be seen"),
+    "island_grey": ("1", 0.5, "brightness of islands"),
+    "island_rim_grey": ("1", 0.8, "brightness of their rims"),
+    "island_rim_um": ("um", 0.06, "width of their rims"),
+    "residues_per_100um2": ("1/100 um^2", 0.0, "specks the etchant left, in both phases"),
+    "residue_um": ("um", 0.1, "radius of a median speck"),
+    "residue_grey": ("1", 0.9, "brightness of specks"),
+    "pits_per_100um2": ("1/100 um^2", 0.0, "etch pits, in both phases"),
+    "pit_um": ("um", 0.12, "radius of a median pit"),
+    "pit_grey": ("1", 0.1, "brightness of pits"),
+    "stain_depth": ("1", 0.0, "depth of cloudy stains"),
+    "blur_um": ("um", 0.0, "width of the Gaussian blur"),
+    **{name: GRAIN_PARAMETERS[name] for name in MEASUREMENT},
+}
+PARAMETERS = STRUCTURE | PREPARATION
+
+STEEL = {
+    "cell_um": between(5.0, 7.0),
+    "colony_um": between(8.0, 13.0),
+    "lloyd_steps": Integers(0, 2),
+    "size_spread": between(0.15, 0.4),
+    "elongation": between(1.0, 1.5),  # along the rolling direction, more so near the surface of the plate
+    "bend": between(0.06, 0.13),
+    "lath_um": between(0.32, 0.48),
+    "lath_spread": between(0.45, 0.7),
+    "film_um": between(0.7, 1.5),
+    "film_share": between(0.4, 0.6),
+    "beading": between(0.2, 0.35),
+    "waviness_um": between(0.05, 0.09),
+    "curvature_um": between(0.1, 0.45),
+    "crossing_um": between(1.0, 2.0),
+    "islands_per_100um2": between(25.0, 60.0),
+    "island_um": between(0.09, 0.14),
+    "island_spread": between(0.55, 0.75),
+    "island_at_boundary": between(0.4, 0.7),
+}
+# Imaging conditions were the same within a set: what varies there is the structure and, a little, the etch.
+SOURCE = {
+    "matrix_grey": between(0.24, 0.28),
+    "grey_spread": between(0.01, 0.025),
+    "roughness": between(0.005, 0.012),
+    "relief": between(0.08, 0.14),
+    "film_width_um": between(0.08, 0.1),
+    "film_grey": between(0.72, 0.8),
+    "halo": between(0.02, 0.05),
+    "boundary_um": between(0.07, 0.1),
+    "boundary_grey": between(0.48, 0.58),
+    "packet_boundary": between(0.5, 0.8),
+    "fading": between(0.05, 0.15),
+    "island_grey": between(0.42, 0.5),
+    "island_rim_grey": between(0.7, 0.8),
+    "subgrain_step": between(0.0, 0.02),
+    "residues_per_100um2": between(0.0, 1.0),
+    "residue_um": 0.06,
+    "gradient": between(0.0, 0.05),
+    "blur_um": 0.022,
+    "shot_noise": between(0.03, 0.04),
+    "detector_noise": 0.015,
+    "scan_lines": 0.003,
+}
+T1 = SOURCE | {
+    "matrix_grey": between(0.26, 0.31),
+    "grey_spread": between(0.02, 0.04),
+    "roughness": between(0.01, 0.018),
+    "relief": between(0.14, 0.22),
+    "film_width_um": between(0.09, 0.12),
+    "subgrain_um": between(0.04, 0.06),
+    "subgrain_step": between(0.14, 0.22),
+    "boundary_grey": between(0.55, 0.65),
+    "residues_per_100um2": between(2.0, 6.0),
+    "residue_um": between(0.05, 0.09),
+    "pits_per_100um2": between(1.0, 5.0),
+    "stain_depth": between(0.02, 0.05),
+}
+T2 = SOURCE | {
+    "matrix_grey": between(0.4, 0.46),
+    "grey_spread": between(0.03, 0.05),
+    "lath_step": between(-0.04, 0.0),
+    "roughness": between(0.02, 0.04),
+    "roughness_um": 0.12,
+    "relief": between(0.25, 0.4),
+    "film_width_um": between(0.17, 0.23),
+    "film_grey": between(0.8, 0.9),
+    "lost_share": between(0.3, 0.5),
+    "facet_depth": between(0.08, 0.14),
+    "facet_um": between(0.35, 0.5),
+    "halo": between(0.12, 0.2),
+    "halo_um": between(0.12, 0.2),
+    "subgrain_um": between(0.06, 0.09),
+    "subgrain_step": between(0.05, 0.1),
+    "boundary_um": between(0.14, 0.2),
+    "boundary_grey": between(0.62, 0.75),
+    "fading": between(0.35, 0.55),
+    "island_grey": between(0.6, 0.7),
+    "island_rim_grey": between(0.8, 0.9),
+    "island_rim_um": 0.12,
+    "residues_per_100um2": between(2.0, 8.0),
+    "residue_um": between(0.06, 0.1),
+    "pits_per_100um2": between(4.0, 12.0),
+    "pit_grey": 0.15,
+    "stain_depth": between(0.03, 0.08),
+    "blur_um": 0.03,
+    "shot_noise": between(0.035, 0.05),
+}
+T3 = {
+    "matrix_grey": between(0.74, 0.8),
+    "grey_spread": between(0.02, 0.045),
+    "lath_step": between(-0.06, -0.02),
+    "roughness": between(0.015, 0.03),
+    "roughness_um": 0.25,
+    "relief": between(0.1, 0.2),
+    "film_width_um": between(0.14, 0.2),
+    "film_grey": between(0.3, 0.4),
+    "subgrain_um": 0.06,
+    "subgrain_step": between(-0.15, -0.08),
+    "boundary_um": between(0.2, 0.3),
+    "boundary_grey": between(0.25, 0.35),
+    "packet_boundary": between(0.6, 0.9),
+    "fading": between(0.25, 0.45),
+    "island_grey": between(0.45, 0.6),
+    "island_rim_grey": between(0.25, 0.4),
+    "island_rim_um": 0.14,
+    "residues_per_100um2": between(0.0, 2.0),
+    "residue_grey": 0.3,
+    "pits_per_100um2": between(0.5, 3.0),
+    "pit_grey": 0.2,
+    "stain_depth": between(0.02, 0.05),
+    "gradient": between(0.0, 0.1),
+    "vignetting": between(0.05, 0.15),
+    "blur_um": between(0.16, 0.2),
+    "defocus": between(0.1, 0.4),
+    "shot_noise": between(0.01, 0.015),
+    "detector_noise": 0.008,
+}
+PREPARATIONS = {"source": SOURCE, "T1": T1, "T2": T2, "T3": T3}
+
+
+def preparation(name: str) -> Space:
+    """Return the scenario of one preparation; sizes in pixels are constants to be replaced, see `domain`.
+
+    Raises
+    ------
+    ValueError
+        Naming the preparations there are.
+    """
+    one_of("preparation", name, PREPARATIONS)
+    given = STEEL | PREPARATIONS[name] | {"pixel_size_um": PIXEL_SIZE_UM[name]}
+    values = {key: given.get(key, off) for key, (_, off, _) in PARAMETERS.items()}
+    drawn = {k: v if isinstance(v, Distribution) or hasattr(v, "ppf") else Constant(v) for k, v in values.items()}
+    return Space({key: Parameter(drawn[key], unit, doc) for key, (unit, _, doc) in PARAMETERS.items()})
+
+
+def domain(
+    name: str,
+    part: str,
+    *,
+    seed: int,
+    n_images: int | None = None,
+    lath_fraction: float | None = None,
+    field_um: tuple[float, float] = FIELD_UM,
+    pixel_size_um: float | None = None,
+) -> pd.DataFrame:
+    """Return the rows of one part of a domain; by default as many, as large and as rich in bainite as published.
+
+    Parameters
+    ----------
+    name : str
+        One of `PREPARATIONS`.
+    part : {"train", "test"}
+        No micrograph is in both.
+    seed : int
+        Seed of the data set, 0 or larger.
+    n_images : int, optional
+        Whole images, four tiles each; row i never depends on it.
+    lath_fraction : float, optional
+        Mean over the part, between 0.15 and 0.85; images differ by up to `LATH_FRACTION_SPREAD`.
+    field_um : (float, float)
+        Height and width of an image.
+    pixel_size_um : float, optional
+        Edge of a pixel.
+
+    Returns
+    -------
+    pandas.DataFrame
+        For `render`: the columns of `PARAMETERS` and ``seed``.
+
+    Raises
+    ------
+    ValueError
+        If the name, the part or the fraction is none that there is.
+    """
+    one_of("part", part, PARTS)
+    space, at = preparation(name), PARTS.index(part)
+    count = -(-TILES[name][at] // TILES_PER_IMAGE) if n_images is None else n_images
+    mean = LATH_FRACTION[name][at] if lath_fraction is None else lath_fraction
+    if not LATH_FRACTION_SPREAD <= mean <= 1 - LATH_FRACTION_SPREAD:
+        raise ValueError(f"lath_fraction is {mean}; it must be between 0.15 and 0.85, as images differ by up to 0.15")
+    pixel = PIXEL_SIZE_UM[name] if pixel_size_um is None else pixel_size_um
+    height, width = (round(side / pixel) for side in field_um)
+    table = space.sample(count, stream_seed(seed, "bainite", name, part))
+    fractions = mean + LATH_FRACTION_SPREAD * _balanced(count)
+    return table.assign(height_px=height, width_px=width, pixel_size_um=pixel, lath_fraction=fractions)
+
+
+def _balanced(count: int) -> np.ndarray:
+    """Numbers (count,) in (-1, 1): 0, then pairs x, -x that fill the range evenly, so an odd count has mean 0."""
+    half = qmc.Halton(1, scramble=False).random(count // 2 + 1)[1:, 0]
+    return np.concatenate([[0.0], np.stack([half, -half], 1).ravel()])[:count]
+
+
+# ---------------------------------------------------------------------------------------------- one micrograph
+
+
+def render(row: Mapping) -> Micrograph:
+    """Return the micrograph of one row.
+
+    Parameters
+    ----------
+    row : mapping with the columns of `PARAMETERS` and `seed`
+
+    Returns
+    -------
+    Micrograph
+        image (H, W) uint8 or uint16, mask (H, W) uint8 (0 ferrite, 1 lath bainite), labels (H, W) int32 of ferrite
+        grains and packets from 1, pixel size in um.
+    """
+    p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    parts = ("cells", "laths", "islands", "surface", "boundaries", "artefacts", "imaging")
+    rng = {part: stream(int(p["seed"]), part) for part in parts}
+    cells = draw_cells(p, rng["cells"])
+    laths = draw_laths(cells, p, rng["laths"])
+    islands = _islands(cells, p, rng["islands"])
+    surface = _etched_cells(cells, p, rng["surface"])
+    surface = _etched_boundaries(surface, cells, p, rng["boundaries"])
+    surface = _proud(surface, laths, islands, p)
+    surface = _artefacts(surface, p, rng["artefacts"])
+    image = imaging.measure(surface, p | {"blur_sigma_px": _px(p, "blur_um"), "inverted": False}, rng["imaging"])
+    return Micrograph(image, cells.mask, cells.labels, float(p["pixel_size_um"]))
+
+
+def _px(p: Mapping, name: str) -> float:
+    return p[name] / p["pixel_size_um"]
+
+
+def _area_100um2(p: Mapping) -> float:
+    return p["height_px"] * p["width_px"] * p["pixel_size_um"] ** 2 / 100
+
+
+def _islands(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Depth (H, W) in px below the rim of islands, which lie in ferrite and on its boundaries."""
+    ferrite = cells.mask == 0
+    count = rng.poisson(p["islands_per_100um2"] * _area_100um2(p) * ferrite.mean())
+    at_boundary = rng.binomial(count, p["island_at_boundary"])
+    places = [
+        places_in(ferrite & (cells.edge_px < 1.5), at_boundary, rng),
+        places_in(ferrite, count - at_boundary, rng),
+    ]
+    places = np.concatenate(places)
+    sizes = p["island_um"] * np.exp(p["island_spread"] * rng.standard_normal(len(places)).clip(-2.5, 2.5))
+    return draw_islands(places, sizes, p, ferrite.shape, rng)
+
+
+def _etched_cells(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Brightness (H, W) float32 of the matrix: every cell as bright and as rough as its orientation has it etched."""
+    count, shape = len(cells.is_lath), cells.labels.shape
+    grey = p["matrix_grey"] + p["grey_spread"] * rng.standard_normal(count).clip(-2.5, 2.5)
+    grey += p["lath_step"] * cells.is_lath
+    rough = p["roughness"] * rng.uniform(0.4, 1.6, count)
+    height = rng.standard_normal(count).clip(-2, 2).astype(np.float32)
+    surface = grey.astype(np.float32)[cells.labels]
+    if p["roughness"]:
+        surface += rough.astype(np.float32)[cells.labels] * smooth_field(shape, _px(p, "roughness_um"), rng)
+    if p["facet_depth"]:
+        surface += _facets(cells, p, rng)
+    if p["relief"]:
+        surface += _shading(height[cells.labels], p)
+    return surface
+
+
+def _facets(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Shading (H, W) of etched terraces: unbroken, about parallel steps in ferrite grains, each with its own depth."""
+    count, shape = len(cells.is_lath), cells.labels.shape
+    angle, depth = rng.uniform(0, 2 * np.pi, count), p["facet_depth"] * rng.uniform(-0.6, 1.0, count).clip(0)
+    samples = 2 * np.pi * np.sqrt(2) * 1.5  # a wave, by Rice's formula
+    rate = samples * p["pixel_size_um"] / p["facet_um"] * rng.uniform(0.7, 1.4, count)
+    down, across = (np.float32(f(angle) * rate)[cells.labels] for f in (np.cos, np.sin))
+    y, x = np.indices(shape, np.float32, sparse=True)
+    place = down * y + across * x + 3 * broad_field(shape, 0.4 * _px(p, "cell_um"), rng)
+    profile = gaussian_filter1d(rng.standard_normal(1024, np.float32), 1.5, mode="wrap")
+    steps = (profile / profile.std())[place.astype(np.int32) & 1023]
+    return np.float32(depth * ~cells.is_lath)[cells.labels] * steps
+
+
+def _shading(height: np.ndarray, p: Mapping) -> np.ndarray:
+    """Brightness (H, W) of steps: bright where they face the detector, up and to the left, dark on the other side."""
+    sigma = max(0.8, 0.05 / p["pixel_size_um"])
+    smooth = cv2.GaussianBlur(height, (0, 0), sigma)
+    slope = sum(cv2.Sobel(smooth, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    return np.float32(p["relief"] * sigma) * slope
+
+
+def _etched_boundaries(surface: np.ndarray, cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Surface (H, W) with its grain boundaries, some of which fade, and those between packets fainter."""
+    width = _px(p, "boundary_um")
+    cover = np.clip(np.minimum(cells.edge_px + 0.5, width / 2) - np.maximum(cells.edge_px - 0.5, -width / 2), 0, 1)
+    if p["fading"]:
+        seen = broad_field(surface.shape, 0.4 * _px(p, "cell_um"), rng)
+        cover *= np.clip((seen - np.quantile(seen[::4, ::4], p["fading"])) * 4 + 0.5, 0, 1)
+    if p["packet_boundary"] != 1:
+        beside_ferrite = cv2.dilate(1 - cells.mask, np.ones((3, 3), np.uint8), iterations=int(width / 2) + 1)
+        cover *= np.where(beside_ferrite > 0, np.float32(1), np.float32(p["packet_boundary"]))
+    return surface + cover * (p["boundary_grey"] - surface)
+
+
+def _proud(surface: np.ndarray, laths: Laths, islands: np.ndarray, p: Mapping) -> np.ndarray:
+    """Surface (H, W) with what the etchant leaves standing: sub-grain boundaries, films, islands."""
+    surface = surface + np.float32(p["subgrain_step"]) * laths.subgrain
+    if p["halo"]:
+        surface -= p["halo"] * cv2.GaussianBlur(laths.film, (0, 0), max(_px(p, "halo_um"), 0.3))
+    surface += laths.groove * (p["groove_grey"] - surface)
+    surface += laths.film * (p["film_grey"] - surface)
+    if p["relief"]:
+        surface += 0.5 * _shading(laths.film, p)
+    rim = np.exp(-((islands / max(_px(p, "island_rim_um"), 0.5)) ** 2))
+    within = p["island_grey"] + rim * np.float32(p["island_rim_grey"] - p["island_grey"])
+    return surface + np.clip(islands + 0.5, 0, 1) * (within - surface)
+
+
+def _artefacts(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Surface (H, W) with stains, pits and specks, none of which belongs to a phase."""
+    if p["stain_depth"]:
+        stains = broad_field(surface.shape, 0.3 * min(surface.shape), rng)
+        surface = surface - p["stain_depth"] * np.maximum(stains, 0)
+    for kind in ("pit", "residue"):
+        depth = _specks(surface.shape, p[f"{kind}s_per_100um2"], p[f"{kind}_um"], p, rng)
+        if depth is not None:
+            surface = surface + np.clip(depth + 0.5, 0, 1) * (p[f"{kind}_grey"] - surface)
+    return surface
+
+
+def _specks(shape: tuple[int, int], per_100um2: float, radius_um: float, p: Mapping, rng: np.random.Generator):
+    """Depth (H, W) in px below the rim of specks anywhere, None where there are none."""
+    count = rng.poisson(per_100um2 * _area_100um2(p))
+    if not count:
+        return None
+    places = rng.uniform(-0.5, np.array(shape) - 0.5, (count, 2))
+    sizes = radius_um * np.exp(0.4 * rng.standard_normal(count).clip(-2.5, 2.5))
+    return draw_islands(places, sizes, p, shape, rng)
