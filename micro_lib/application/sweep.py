@@ -29,6 +29,7 @@ from micro_lib.core.runs import (
 # Name of a sweep -> module of the experiment: run(configuration, seed, profile, out), which returns a flat row, and
 # CONFIGURATIONS, name -> configuration.
 SWEEPS = {
+    "adaptation": "micro_lib.training.adaptation",
     "adaptive": "micro_lib.training.adaptive",
     "cracks": "micro_lib.training.cracks",
     "grains": "micro_lib.training.grains",

@@ -15,7 +15,6 @@ from micro_lib.data.framing import like_electron_micrograph, scaled
 from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.data.tiles import Labelled, to_uint8
 
-
 # The test micrographs common to T3 and its variant lie at 40 %, "the average between the training phase fractions"
 # (Goetz et al. 2022, section 4.3), of which T3's is 53 %.
 T3V_FRACTIONS = (0.27, 0.4)

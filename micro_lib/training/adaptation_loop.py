@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -87,7 +87,7 @@ class Recipe:
     seed: int
     optimizer: str = "adamw"
     loss: str = "cross_entropy+dice"
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     discriminator_width: int = 16
     points: int = 10
 
