@@ -334,18 +334,18 @@ _TABLE = {
             "architecture": "resnet50",
         },
     },
-    # Goetz et al. 2022: five folds; tiles of 512 px with 62 px around them, micrographs halved; batch 8; DeepLabv2 trained
-    # for 550 epochs of 14 steps on the source, adapted for 3,000. Its learning rates and loss weights are not in the
-    # text: "paper" has those of AdaptSegNet's code (the encoder's rate is a tenth of `learning_rate`). `tile`: side that
-    # counts and margin, pixels; `tiling`: windows anywhere, or the published grid; `weights`: of the auxiliary output's
-    # loss and of both adversarial losses; `watched`: micrographs measured at each of the curve's `points`. Generated
-    # micrographs: at most `n_images` whole ones a part, of `field_um` down and across.
+    # Goetz et al. 2022: five folds; tiles of 512 px with 62 px around them, micrographs halved; batch 8; DeepLabv2 for 550
+    # epochs of 14 steps on the source, adapted for 3,000. Its learning rates and loss weights are not in the text:
+    # "paper" has those of AdaptSegNet's code (the encoder's rate is a tenth of `learning_rate`). `tile`: side that
+    # counts and margin, pixels; `tiling`: windows anywhere, or the published grid; `weights`: of the loss on the
+    # auxiliary output and of both adversarial losses; `watched`: micrographs measured at each of the curve's `points`.
+    # Generated micrographs: at most `n_images` whole ones a part, of `field_um` down and across.
     "adaptation": {
         "smoke": {
             "seeds": (1,),
             "n_images": 2,
             "field_um": (7.0, 9.0),
-            "pixel_size_um": 0.1108,
+            "pixel_size_um": 0.0554,
             "tile": (32, 16),
             "tiling": "random",
             "source_steps": 4,
@@ -402,7 +402,7 @@ _TABLE = {
             "seeds": (1, 2, 3, 4, 5),
             "n_images": 60,
             "field_um": (39.7, 56.7),
-            "pixel_size_um": 0.0554,
+            "pixel_size_um": 0.0277,
             "tile": (512, 62),
             "tiling": "grid",
             "source_steps": 7700,

@@ -263,7 +263,7 @@ class Setting:
         Returns
         -------
         pandas.DataFrame
-            One row an image: split ("source", "target"), name, group, and confusion_<true>_<found>, pixels by class ids.
+            One row an image: split ("source", "target"), name, group, and confusion_<true>_<found>: pixels by class id.
         """
         rows, n_classes = [], len(self.shift.classes)
         records = self.shift.source_test if split == "source" else self.shift.target_test
@@ -462,8 +462,8 @@ def _scores(setting: Setting, images: pd.DataFrame) -> dict:
         row |= {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
         row |= {f"n_{split}_test": found["n_images"]}
     pooled = stack.sum(0) / stack.sum()  # of the target, the last split
-    row |= {f"target_true_{name}": share for name, share in zip(classes, pooled.sum(1), strict=True)}
-    row |= {f"target_found_{name}": share for name, share in zip(classes, pooled.sum(0), strict=True)}
+    for said, axis in (("true", 1), ("found", 0)):
+        row |= {f"target_{said}_{name}": float(s) for name, s in zip(classes, pooled.sum(axis), strict=True)}
     plain = setting.configuration["method"] == "none" and setting.configuration["labels"] == "none"
     reference = row["source_miou"] if plain else setting.reference().facts["source_miou"]
     return {**row, "reference_miou": reference, "rdt": row["target_miou"] / reference - 1}
