@@ -267,8 +267,9 @@ class _Reader:
         for layer, following in pairwise(self.layers):
             layer.outputs = following.inputs_of
         self.layers[-1].outputs = self.embedding.new_zeros(width, batch, network.channels).unbind()
-        self.head = network.head[0], network.head[2]
-        self.hidden, self.found = (self.embedding.new_zeros(batch, m.out_channels) for m in self.head)
+        first, _, last = network.head
+        self.head = [(m.bias, m.weight[:, :, 0, 0].T.contiguous()) for m in (first, last)]
+        self.hidden, self.found = (self.embedding.new_zeros(batch, m.out_channels) for m in (first, last))
 
     def start_row(self, codes: Tensor | None) -> None:
         """Compute a row of the vertical stack from the codes (B, W) of the row above; None above the first."""
@@ -283,9 +284,9 @@ class _Reader:
 
     def logits(self, column: int) -> Tensor:
         """Return the logits (B, K) of a column after its `step`; the next call overwrites them."""
-        first, last = self.head
-        torch.addmm(first.bias, self.layers[-1].outputs[column], first.weight[:, :, 0, 0].T, out=self.hidden)
-        return torch.addmm(last.bias, self.hidden.relu_(), last.weight[:, :, 0, 0].T, out=self.found)
+        (bias, weight), (last_bias, last_weight) = self.head
+        torch.addmm(bias, self.layers[-1].outputs[column], weight, out=self.hidden)
+        return torch.addmm(last_bias, self.hidden.relu_(), last_weight, out=self.found)
 
     def put(self, column: int, codes: Tensor) -> None:
         """Tell the codes (B,) of a column."""

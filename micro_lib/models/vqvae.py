@@ -1,5 +1,7 @@
 """VQ-VAE that keeps a micrograph and its mask in one map of codes, so that they stay aligned."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -94,7 +96,8 @@ class VQVAE(nn.Module):
             nn.Conv2d(code_dim, hidden, 3, padding=1),
             *(Residual(hidden) for _ in range(n_blocks)),
             nn.ReLU(),
-            *_doublings([*widths[::-1], 1 + n_classes]),
+            *_doublings(widths[::-1]),
+            nn.ConvTranspose2d(widths[0], 1 + n_classes, 4, 2, 1),
         )
 
     def forward(self, image: Tensor, mask: Tensor) -> Output:
@@ -120,15 +123,14 @@ class VQVAE(nn.Module):
             If the shapes do not fit each other or `down`.
         """
         vectors = self._vectors(image, mask)
-        quantised, codes = self._quantise(vectors)
+        quantised, codes = self._quantise(vectors, frozen=False)
         commitment = F.mse_loss(vectors, quantised.detach())
         return Output(*self._decode(quantised), codes, commitment)
 
     @torch.no_grad()
     def encode(self, image: Tensor, mask: Tensor) -> Tensor:
         """Return the codes (B, H / down, W / down) int64 of images and masks, as for `forward`; nothing is learnt."""
-        vectors = self._vectors(image, mask).float()
-        return self.quantiser(vectors, freeze_codebook=True)[1]
+        return self._quantise(self._vectors(image, mask), frozen=True)[1]
 
     def decode(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images and masks that codes stand for.
@@ -158,10 +160,10 @@ class VQVAE(nn.Module):
         one_hot = F.one_hot(mask, self.n_classes).movedim(-1, 1)  # (B, C, H, W)
         return self.encoder(torch.cat([image, one_hot.to(image.dtype)], 1))
 
-    def _quantise(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        # In bfloat16 the nearest code is often another one, and the running means stand still.
+    def _quantise(self, vectors: Tensor, frozen: bool) -> tuple[Tensor, Tensor]:
+        # The library leaves autocast on but for CUDA; in bfloat16 another code is often the nearest.
         with torch.autocast(vectors.device.type, enabled=False):
-            return self.quantiser(vectors.float())[:2]
+            return self.quantiser(vectors.float(), freeze_codebook=frozen)[:2]
 
     def _decode(self, quantised: Tensor) -> tuple[Tensor, Tensor]:
         return self.decoder(quantised).split([1, self.n_classes], 1)
@@ -184,18 +186,16 @@ class Residual(nn.Module):
         return x + self.change(x)
 
 
-def _halvings(widths: list[int]):
+def _halvings(widths: list[int]) -> Iterator[nn.Module]:
     """Yield convolutions that halve a map, from width to width, each with its ReLU."""
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         yield from (nn.Conv2d(before, after, 4, 2, 1), nn.ReLU())
 
 
-def _doublings(widths: list[int]):
-    """Yield transposed convolutions that double a map, from width to width, with a ReLU between them."""
-    for before, after in zip(widths, widths[1:], strict=False):
-        yield nn.ConvTranspose2d(before, after, 4, 2, 1)
-        if after != widths[-1]:
-            yield nn.ReLU()
+def _doublings(widths: list[int]) -> Iterator[nn.Module]:
+    """Yield transposed convolutions that double a map, from width to width, each with its ReLU."""
+    for before, after in pairwise(widths):
+        yield from (nn.ConvTranspose2d(before, after, 4, 2, 1), nn.ReLU())
 
 
 def loss(output: Output, image: Tensor, mask: Tensor) -> Loss:
