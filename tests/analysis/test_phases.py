@@ -1,0 +1,311 @@
+"""Phases, sizes and arrangement by hand, against other implementations, and by what must follow when pictures change."""
+
+from itertools import groupby
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.blobs import Pair, blobs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.stats import wasserstein_distance
+from skimage.measure import label, regionprops
+
+from micro_lib.analysis.phases import (
+    REACH_PX,
+    chords,
+    compare_sets,
+    cut,
+    fine_texture,
+    particles,
+    phase_fractions,
+    resample,
+    two_point,
+)
+from micro_lib.analysis.stats import cluster_bootstrap
+
+CLASSES = ("matrix", "blob")
+masks = arrays(np.uint8, (9, 11), elements=st.integers(0, 2))
+
+
+def compared(real, generated, seed=0, **options):
+    options = {"n_boot": 200} | options
+    table = compare_sets(real, generated, CLASSES, rng=np.random.default_rng(seed), **options)
+    return table.set_index(["quantity", "class", "statistic"])
+
+
+@pytest.fixture(scope="module")
+def real():
+    return [blobs(seed, level=0.3 + 0.05 * (seed % 4)) for seed in range(16)]
+
+
+# --- one mask, by hand ---
+def test_phase_fractions_by_hand():
+    assert_allclose(phase_fractions([[0, 0, 2], [1, 0, 2]], 4), [3 / 6, 1 / 6, 2 / 6, 0])
+    with pytest.raises(ValueError, match=r"class ids must lie in 0..1, found \[2\]"):
+        phase_fractions([[0, 2]], 2)
+
+
+def test_particles_by_hand():
+    mask = np.zeros((10, 12), np.uint8)
+    mask[2:4, 3:6] = 1  # 6 px in a box of 2 x 3
+    mask[6, 6] = mask[7, 7] = 1  # one particle of 2 px in a box of 2 x 2: corners hold together
+    mask[0, 9:] = mask[9, 0] = 1  # cut by the border
+    found = particles(mask, 1)
+    assert_allclose(found.values, np.sqrt(4 / np.pi * np.array([6, 2])))
+    assert_allclose(found.weights, [1 / ((10 - 2 - 1) * (12 - 3 - 1)), 1 / ((10 - 2 - 1) * (12 - 2 - 1))])
+    assert found.mean == pytest.approx(np.average(found.values, weights=found.weights))
+    assert len(particles(mask, 2).values) == 0 and np.isnan(particles(mask, 2).mean)
+
+
+def test_chords_by_hand():
+    found = chords(np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]), 1)
+    # Along rows the runs of 2 and of 1; along columns the first one's.
+    assert_array_equal(found.values, [2, 1, 1])
+    assert_allclose(found.weights, [1 / (5 - 2 - 1) / 3, 1 / (5 - 1 - 1) / 3, 1 / (3 - 1 - 1) / 5])
+
+
+def test_two_point_by_hand():
+    stripes = np.tile([1, 1, 0, 0], (8, 2))  # period 4 across
+    curve = two_point(stripes, 1, 2)
+    assert curve[0] == pytest.approx(0.5)
+    # Distance 1: 4 straight and 4 diagonal neighbours. Across, 2 of 7 pairs; down, 1/2; diagonally as across.
+    rows, columns, diagonals = 2 / 7 * (8 * 7), 0.5 * (8 * 7), 2 / 7 * (7 * 7)
+    assert curve[1] == pytest.approx((rows + columns + 2 * diagonals) / (2 * 8 * 7 + 2 * 7 * 7))
+
+
+# --- one mask, against other implementations ---
+@given(masks)
+@settings(max_examples=40)
+def test_particles_equal_scikit_image(mask):
+    expected = [
+        (region.equivalent_diameter_area, 1 / ((9 - (b - t) - 1) * (11 - (r - l) - 1)))
+        for region in regionprops(label(mask == 1, connectivity=2))
+        for t, l, b, r in [region.bbox]
+        if t > 0 and l > 0 and b < 9 and r < 11
+    ]
+    found = sorted(zip(*particles(mask, 1), strict=True))
+    assert_allclose(found, sorted(expected))
+
+
+@given(masks)
+@settings(max_examples=40)
+def test_chords_equal_runs_counted_line_by_line(mask):
+    expected = []
+    for lines in (mask, mask.T):
+        for line in lines:
+            runs = [(value, len(list(run))) for value, run in groupby(line)]
+            expected += [(n, 1 / (len(line) - n - 1) / len(lines)) for value, n in runs[1:-1] if value == 1]
+    assert_allclose(sorted(zip(*chords(mask, 1), strict=True)), sorted(expected))
+
+
+@given(masks, st.integers(0, 8))
+@settings(max_examples=25)
+def test_two_point_equals_all_pairs_counted(mask, reach_px):
+    phase, places = (mask == 1).ravel(), np.stack(np.indices(mask.shape), -1).reshape(-1, 2)
+    distance = np.rint(np.hypot(*(places[:, None] - places).transpose(2, 0, 1))).astype(int)
+    both = phase[:, None] & phase
+    expected = [both[distance == r].mean() for r in range(reach_px + 1)]
+    assert_allclose(two_point(mask, 1, reach_px), expected, atol=1e-12)
+
+
+# --- one mask, what must follow ---
+def test_weights_make_up_for_what_the_border_cuts():
+    plane = np.zeros((60, 60), np.uint8)
+    cv2.circle(plane, (30, 26), 5, 1, -1)
+    plane[40, 28:31] = 1
+    whole, runs = particles(plane, 1), chords(plane, 1)
+    windows = [plane[y : y + 17, x : x + 14] for y in range(44) for x in range(47)]
+    for measure, all_ in ((particles, whole), (chords, runs)):
+        found = [measure(window, 1) for window in windows]
+        assert sum(one.weights.sum() for one in found) == pytest.approx(len(all_.values))
+        total = sum((one.weights * one.values).sum() for one in found)
+        assert total == pytest.approx(all_.values.sum())
+        plain = np.concatenate([one.values for one in found])
+        assert plain.mean() < 0.95 * all_.values.mean()  # what leaving out cut ones alone would give
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_sizes_grow_with_the_picture(factor):
+    mask = blobs(3).mask
+    large = np.kron(mask, np.ones((factor, factor), np.uint8))
+    assert_allclose(sorted(particles(large, 1).values), factor * np.sort(particles(mask, 1).values))
+    lines = np.repeat(np.sort(chords(mask, 1).values), factor)  # each line became several
+    assert_array_equal(np.sort(chords(large, 1).values), factor * lines)
+    # The same blobs, as far apart as before in units of their size.
+    assert_allclose(two_point(large, 1, 10 * factor)[:: 5 * factor], two_point(mask, 1, 10)[::5], atol=0.01)
+
+
+@given(masks)
+@settings(max_examples=20)
+def test_turning_a_mask_changes_nothing(mask):
+    for turned in (mask[::-1], mask[:, ::-1], mask.T):
+        assert_allclose(two_point(turned, 1, 8), two_point(mask, 1, 8), atol=1e-12)
+        for measure in (particles, chords):
+            assert_allclose(sorted(measure(turned, 1).values), sorted(measure(mask, 1).values))
+
+
+def test_two_point_starts_at_the_fraction_and_ends_at_its_square():
+    rng = np.random.default_rng(0)
+    mask = (rng.random((300, 300)) < 0.3).astype(np.uint8)
+    curve = two_point(mask, 1, 20)
+    assert curve[0] == pytest.approx(mask.mean())
+    assert_allclose(curve[1:], 0.09, atol=0.004)
+    assert_allclose(two_point(np.ones((20, 30)), 1, 19), 1)
+    assert_allclose(two_point(np.ones((20, 30)), 0, 19), 0)
+    with pytest.raises(ValueError, match=r"0\.\.19"):
+        two_point(np.ones((20, 30)), 1, 20)
+
+
+def test_fine_texture_is_what_a_blur_takes_away():
+    image = blobs(0, noise=10).image
+    assert fine_texture(np.full((20, 20), 7)) == pytest.approx(0, abs=1e-5)
+    assert fine_texture(cv2.GaussianBlur(image, (0, 0), 1.0)) < 0.3 * fine_texture(image)
+    assert fine_texture(image // 2 + 50) == pytest.approx(fine_texture(image) / 2, rel=0.05)
+
+
+def test_cut_takes_whole_windows_and_keeps_the_rest():
+    micrograph = Pair(np.arange(70, dtype=np.uint8).reshape(7, 10), np.zeros((7, 10), np.uint8), "a")
+    windows = cut([micrograph], 3)
+    assert len(windows) == 2 * 3 and {window.group for window in windows} == {"a"}
+    assert_array_equal(windows[4].image, micrograph.image[3:6, 3:6])
+    with pytest.raises(ValueError, match="windows of 8 px cannot be cut from a micrograph of 7 x 10 px"):
+        cut([micrograph], 8)
+
+
+# --- two sets ---
+def test_a_set_equals_itself(real):
+    table = compared(real, real[::-1])
+    assert_allclose(table.xs("distance", level="statistic")["generated"].dropna(), 0, atol=1e-12)
+    ratio = table.drop("distance", level="statistic")["ratio"].dropna()
+    assert len(ratio) > 15
+    assert_allclose(ratio, 1)
+    inside = table.dropna(subset="ratio_low")
+    assert ((inside["ratio_low"] <= 1) & (inside["ratio_high"] >= 1)).all()
+    assert (table["n_real"] == 16).all() and (table["n_generated"] == 16).all()
+
+
+def test_means_and_variances_by_hand(real):
+    table = compared(real, real[:5])
+    for pairs, column in ((real, "real"), (real[:5], "generated")):
+        fractions = np.array([pair.mask.mean() for pair in pairs])
+        assert table.loc[("fraction", "blob", "mean"), column] == pytest.approx(fractions.mean())
+        assert table.loc[("fraction", "blob", "variance"), column] == pytest.approx(fractions.var())
+        whole = [particles(pair.mask, 1) for pair in pairs]
+        sizes, weights = (np.concatenate(part) for part in zip(*whole, strict=True))
+        mean = np.average(sizes, weights=weights)
+        assert table.loc[("diameter", "blob", "mean"), column] == pytest.approx(mean)
+        variance = np.average((sizes - mean) ** 2, weights=weights)
+        assert table.loc[("diameter", "blob", "variance"), column] == pytest.approx(variance)
+        density = [1e4 * one.weights.sum() for one in whole]
+        assert table.loc[("density", "blob", "mean"), column] == pytest.approx(np.mean(density))
+        pixels = np.concatenate([pair.image[pair.mask == 1] for pair in pairs])
+        assert table.loc[("grey", "blob", "mean"), column] == pytest.approx(pixels.mean())
+        assert table.loc[("grey", "blob", "variance"), column] == pytest.approx(pixels.var())
+        spread = [pair.image.std() for pair in pairs]
+        assert table.loc[("grey spread", "", "mean"), column] == pytest.approx(np.mean(spread))
+    row = table.loc[("fraction", "blob", "variance")]
+    assert row["ratio"] == pytest.approx(row["generated"] / row["real"])
+
+
+def test_distances_equal_scipy_and_a_shift_is_its_size(real):
+    other = [blobs(seed, scale_px=4.0) for seed in range(50, 58)]
+    table = compared(real, other)
+    for quantity, of in (("chord", chords), ("diameter", particles)):
+        a, b = (
+            [np.concatenate(part) for part in zip(*[of(pair.mask, 1) for pair in pairs], strict=True)]
+            for pairs in (real, other)
+        )
+        tolerance = {"chord": 1e-9, "diameter": 0.25}[quantity]  # half a bin
+        expected = wasserstein_distance(a[0], b[0], a[1], b[1])
+        assert table.loc[(quantity, "blob", "distance"), "generated"] == pytest.approx(expected, abs=tolerance)
+    curves = [np.mean([two_point(pair.mask, 1) for pair in pairs], axis=0) for pairs in (real, other)]
+    largest = np.abs(curves[0] - curves[1]).max()
+    assert len(curves[0]) == REACH_PX + 1
+    assert table.loc[("two-point", "blob", "distance"), "generated"] == pytest.approx(largest)
+    brighter = [pair._replace(image=pair.image + np.uint8(10)) for pair in real]
+    shifted = compared(real, brighter).loc[("grey", "", "distance")]
+    assert shifted["generated"] == pytest.approx(10) and shifted["generated"] > shifted["real_high"]
+
+
+def test_intervals_are_those_of_the_cluster_bootstrap(real):
+    specimens = [pair.group for pair in real[:8]] * 2  # two pairs each
+    pairs = [*real[:8], *[blobs(seed, level=0.5) for seed in range(30, 38)]]
+    row = compared(pairs, real, specimens=specimens, n_boot=4000).loc[("fraction", "blob", "mean")]
+    fractions = [pair.mask.mean() for pair in pairs]
+    expected = cluster_bootstrap(fractions, specimens, rng=np.random.default_rng(1))
+    assert (row["n_real"], row["n_generated"]) == (8, 16)
+    assert_allclose(row[["real", "real_low", "real_high"]].astype(float), [*expected], atol=0.003)
+    # Pairs of one specimen are alike on purpose above, so taking them for independent would narrow the interval.
+    alike = compared(real * 2, real, specimens=[*range(16)] * 2, n_boot=2000).loc[("fraction", "blob", "mean")]
+    alone = compared(real * 2, real, n_boot=2000).loc[("fraction", "blob", "mean")]
+    assert alike["real_high"] - alike["real_low"] > 1.2 * (alone["real_high"] - alone["real_low"])
+
+
+def test_what_generators_do_wrong_is_seen(real):
+    coarse = [blobs(seed, scale_px=5.0, level=0.3 + 0.05 * (seed % 4)) for seed in range(16)]
+    table = compared(real, coarse)
+    assert table.loc[("chord", "blob", "mean"), "ratio_low"] > 1.2  # too coarse
+    assert table.loc[("density", "blob", "mean"), "ratio_high"] < 0.9
+    row = table.loc[("two-point", "blob", "distance")]
+    assert row["generated"] > row["real_high"]
+    uniform = compared(real, [blobs(seed, level=0.375) for seed in range(16)])
+    row = uniform.loc[("fraction", "blob", "variance")]
+    assert row["ratio"] < 0.01 and row["ratio_high"] < 0.5  # too uniform
+    assert uniform.loc[("fraction", "blob", "mean"), "ratio"] == pytest.approx(1, abs=0.05)
+    blurred = [pair._replace(image=cv2.GaussianBlur(pair.image, (0, 0), 1.5)) for pair in real]
+    table = compared(real, blurred)
+    assert table.loc[("fine texture", "", "mean"), "ratio_high"] < 0.5
+    assert table.loc[("diameter", "blob", "mean"), "ratio"] == 1
+
+
+def test_order_scale_and_seed(real):
+    table, again, other = compared(real, real[:6]), compared(real, real[:6]), compared(real, real[:6], seed=1)
+    pd.testing.assert_frame_equal(table, again)
+    estimates = ["real", "generated", "ratio"]
+    moments = table.index.get_level_values("statistic") != "distance"  # there `real` is a median of resamples
+    pd.testing.assert_frame_equal(table.loc[moments, estimates], other.loc[moments, estimates])
+    assert not table["real_low"].equals(other["real_low"])
+    shuffled = compared(real[::-1], real[:6][::-1])
+    pd.testing.assert_frame_equal(table.loc[moments, estimates], shuffled.loc[moments, estimates])
+    narrow = compared(real, real[:6], level=0.5)
+    row = ("fraction", "blob", "mean")
+    assert narrow.loc[row, "real_low"] > table.loc[row, "real_low"]
+
+
+def test_what_cannot_be_told_is_nan(real, recwarn):
+    flat = [Pair(pair.image, np.zeros_like(pair.mask)) for pair in real[:3]]
+    table = compared(flat, real[:3])
+    assert table.loc[("diameter", "blob", "mean"), ["real", "real_low", "ratio"]].isna().all()
+    assert table.loc[("fraction", "blob", "mean"), "real"] == 0
+    assert np.isnan(table.loc[("fraction", "blob", "mean"), "ratio"])
+    assert np.isnan(table.loc[("chord", "blob", "distance"), "generated"])
+    one = compared(real[:4], real, specimens=["a"] * 4).loc[("fraction", "blob", "mean")]
+    assert one[["real_low", "ratio_low"]].isna().all() and one[["real", "ratio", "generated_low"]].notna().all()
+    assert one["n_real"] == 1
+    assert not recwarn.list
+
+
+def test_resamples_draw_whole_units():
+    draws = resample(["a", "b", "a", "c"], np.random.default_rng(0), 500)
+    assert draws.n_units == 3 and draws.times.shape == (501, 4)
+    assert (draws.times[0] == 1).all()
+    assert_array_equal(draws.times[:, 0], draws.times[:, 2])
+    assert (draws.times[1:, [0, 1, 3]].sum(1) == 3).all()
+    assert draws.times[1:].mean() == pytest.approx(1, abs=0.1)
+
+
+def test_sets_that_cannot_be_compared_are_refused(real):
+    with pytest.raises(ValueError, match="0 real and 16 generated pairs"):
+        compared([], real)
+    with pytest.raises(ValueError, match=r"one size, found \[\(32, 32\), \(64, 64\)\]; cut them"):
+        compared(real, cut(real, 32))
+    with pytest.raises(ValueError, match="2 specimens were named for 16 real pairs"):
+        compared(real, real, specimens=["a", "b"])
+    with pytest.raises(ValueError, match=r"images must be uint8, found \['float64'\]"):
+        compared(real, [real[0]._replace(image=real[0].image / 255)])
+    with pytest.raises(ValueError, match="class ids must lie in 0..1"):
+        compared(real, [real[0]._replace(mask=real[0].mask * 2)])
