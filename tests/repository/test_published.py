@@ -1,0 +1,57 @@
+"""The table of published numbers agrees with itself where one number follows from others."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from micro_lib.analysis.stats import agresti_coull
+from micro_lib.core.runs import read_table, repository_root
+
+TRIALS = {"Table 1": 40_000, "Table 2": 2_500, "section 3.2.3": 40_000}
+
+
+@pytest.fixture(scope="module")
+def published():
+    return read_table(repository_root() / "data" / "published.csv")
+
+
+def test_every_row_says_what_it_is(published):
+    assert not published.duplicated(["paper", "where", "item", "quantity"]).any()
+    assert published[["paper", "where", "item", "quantity"]].notna().all().all()
+    assert set(published["unit"].dropna()) == {"1", "%"}
+    cells = published.groupby(["paper", "where"]).size()
+    sizes = {"Table 2": 10, "Table 3": 22, "Table 4": 22, "Table 5": 4, "Table 6": 36, "Table 7": 9}
+    assert {where: cells["Goetz 2022", where] for where in sizes} == sizes
+    assert cells["Trampert 2021", "Table 1"] == 8 and cells["Trampert 2021", "Table 2"] == 4
+
+
+def test_printed_intervals_of_trampert_are_those_of_runs_squared_trials(published):
+    printed = published[(published["paper"] == "Trampert 2021") & published["low"].notna()]
+    assert len(printed) == 11
+    for row in printed.to_dict("records"):
+        value, trials = float(row["value"]), TRIALS[row["where"]]
+        found = agresti_coull(value * trials, trials, 0.99)
+        assert (found.low, found.high) == pytest.approx((row["low"], row["high"]), abs=1.6e-3)
+
+
+def test_transferabilities_follow_from_the_scores(published):
+    goetz = published[published["paper"] == "Goetz 2022"]
+    source = {
+        re.match(r"S\.\d+", row.item)[0]: float(row.value) for row in goetz[goetz["where"] == "Table 2"].itertuples()
+    }
+    rows = goetz[goetz["quantity"].str.startswith("RDT") & goetz["where"].str.startswith("Table")]
+    for row in rows.itertuples():
+        same = goetz[(goetz["where"] == row.where) & (goetz["item"] == row.item)].set_index("quantity")["value"]
+        score = float(same[row.quantity.replace("RDT", "mIoU")])
+        number = "10" if "DeepLab" in row.item else re.match(r"T\d\.(\d+)", row.item)[1]
+        reference = source[f"S.{number}"]
+        assert row.recomputed == pytest.approx(100 * (score - reference) / reference, abs=0.051)
+
+
+def test_most_printed_transferabilities_agree_and_those_that_do_not_are_known(published):
+    rows = published[published["quantity"].str.startswith("RDT") & published["recomputed"].notna()]
+    apart = (pd.to_numeric(rows["value"]) - rows["recomputed"]).abs()
+    wrong = rows.loc[(apart > 1) & (rows["unit"] == "%"), ["where", "item"]]
+    items = {(where, item.split(",")[0]) for where, item in wrong.itertuples(index=False, name=None)}
+    assert items == {("Table 3", "T1.3"), ("Table 4", "T2.3"), ("Table 6", "T2.3")}
