@@ -33,6 +33,7 @@ SWEEPS = {
     "adaptive": "micro_lib.training.adaptive",
     "cracks": "micro_lib.training.cracks",
     "grains": "micro_lib.training.grains",
+    "joint": "micro_lib.training.joint",
 }
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.

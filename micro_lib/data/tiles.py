@@ -25,6 +25,14 @@ class Labelled(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 class ids
 
 
+class Cut(NamedTuple):
+    """A window of something larger, which is standardised like the whole of it."""
+
+    image: np.ndarray  # (H, W) uint8
+    mask: np.ndarray  # (H, W) uint8 class ids
+    histogram: np.ndarray  # (256,) grey levels of the whole
+
+
 class Rendered(Sequence):
     """The micrographs of a scenario table, rendered whenever they are asked for: no memory, all the time.
 
@@ -89,7 +97,7 @@ class Tiles(Dataset):
 
     Parameters
     ----------
-    micrographs : sequence of Labelled
+    micrographs : sequence of Labelled or Cut
         In memory (`pool`) or rendered on the fly (`Rendered`); sizes may differ.
     px : int
         Side of the square tiles.
@@ -127,7 +135,7 @@ class Tiles(Dataset):
             torch.default_generator.manual_seed(stream_seed(self.seed, "tile", epoch, index))
             image, mask = self.geometry(*_tensors(micrograph))
             inverted = bool(torch.rand(()) < self.inversion)
-            table = augment.tone_table(_histogram(micrograph.image), self.tone, inverted)
+            table = augment.tone_table(_histogram(micrograph), self.tone, inverted)
             image = self.picture(tv_tensors.Image(table[image.long()]))
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor).long()
 
@@ -155,7 +163,7 @@ class FixedTiles(Dataset):
         if self.mode == "crop" and min(micrograph.mask.shape) < self.px:
             raise ValueError(f"a micrograph of {micrograph.mask.shape} is too small for tiles of {self.px} px")
         image, mask = self.geometry(*_tensors(micrograph))
-        table = augment.tone_table(_histogram(micrograph.image), None)
+        table = augment.tone_table(_histogram(micrograph), None)
         return table[image.as_subclass(torch.Tensor).long()], mask.as_subclass(torch.Tensor).long()
 
 
@@ -193,5 +201,11 @@ def _tensors(micrograph: Labelled) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
     return tv_tensors.Image(image[None]), tv_tensors.Mask(mask)  # (1, H, W), (H, W)
 
 
-def _histogram(image: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.bincount(image.ravel(), minlength=augment.LEVELS))
+def histogram(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how often each grey level (256,) occurs in images (H, W) uint8."""
+    return sum(np.bincount(image.ravel(), minlength=augment.LEVELS) for image in images)
+
+
+def _histogram(micrograph: Labelled | Cut) -> torch.Tensor:
+    whole = micrograph.histogram if isinstance(micrograph, Cut) else histogram([micrograph.image])
+    return torch.from_numpy(whole)

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fit_one_cycle, lr_find  # noqa: F401  importing adds both to Learner
 from fastai.data.core import DataLoaders
@@ -34,7 +33,7 @@ from micro_lib.models import classifier
 from micro_lib.models.classifier import crack_probability
 from micro_lib.synthesis import cracks as synthetic
 from micro_lib.training.shared import Made, configured, made_once
-from micro_lib.training.supervised import ADAMW_BETAS, ONE_CYCLE, WEIGHT_DECAY, BFloat16, TrainingDiverged
+from micro_lib.training.supervised import ADAMW_BETAS, ONE_CYCLE, WEIGHT_DECAY, BFloat16, TrainingDiverged, Unvalidated
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -430,23 +429,10 @@ def train(
             learn.dls = _loaders(setting, tiles, stage.steps, batch, number)
             learn.freeze() if stage.frozen else learn.unfreeze()
             torch.manual_seed(stream_seed(setting.seed, "dropout", number))
-            learn.fit_one_cycle(1, slice(rate), **ONE_CYCLE, cbs=_Bar(bar))
+            learn.fit_one_cycle(1, slice(rate), **ONE_CYCLE, cbs=Unvalidated(bar))
             if not np.isfinite(learn.recorder.losses).all():
                 raise TrainingDiverged(f"the loss in stage {number + 1} is not finite; lower the rate, now {rate:.2g}")
     return learn
-
-
-class _Bar(Callback):
-    """Move the progress bar, and skip fastai's validation: scores are computed on the finished network alone."""
-
-    def __init__(self, bar):
-        self.bar = bar
-
-    def after_batch(self):
-        self.bar.update()
-
-    def before_validate(self):
-        raise CancelValidException
 
 
 def _learner(setting: Setting, tiles: Classified, steps: int, states: Mapping | None = None, batch: int = 1) -> Learner:
@@ -473,7 +459,7 @@ def _loaders(setting: Setting, tiles: Classified, steps: int, batch: int, number
     batches = Batches(tiles, steps, batch, seed=stream_seed(setting.seed, "batches", number), device=setting.device)
     loader = DataLoader(batches, batch_size=None)
     loader.device = torch.device(setting.device)  # where fastai looks for it
-    return DataLoaders(loader, loader)  # validation is skipped, see `_Bar`
+    return DataLoaders(loader, loader)  # validation is skipped, see `Unvalidated`
 
 
 def _tiles_of(records: Sequence[Record]) -> Classified:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import Callback, CancelFitException, CancelValidException
+from fastai.callback.core import CancelFitException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  importing adds it to Learner
 from fastai.data.core import DataLoaders
@@ -28,7 +28,7 @@ from micro_lib.models import vqvae
 from micro_lib.models.joint_generator import JointGenerator
 from micro_lib.models.segmenter import standardise
 from micro_lib.training import checkpoints
-from micro_lib.training.supervised import ONE_CYCLE, BFloat16, TrainingDiverged
+from micro_lib.training.supervised import ONE_CYCLE, BFloat16, TrainingDiverged, Unvalidated
 
 EPOCH_STEPS = 50  # an epoch, as far as crops drawn at random have any: codes are counted over it, a checkpoint ends it
 KERNEL_PX = 31  # side of the kernel that texture is made with
@@ -317,13 +317,14 @@ class _BFloat16(BFloat16):
         self.autocast.__exit__(None, None, None)
 
 
-class _Epochs(Callback):
+class _Epochs(Unvalidated):
     """Number the epochs for the batches, gather what they cost and reached, save the run after each."""
 
     order = 60
 
     def __init__(self, run: "_Run", stage: str, batches: _Batches, bar):
-        self.run, self.stage, self.batches, self.bar = run, stage, batches, bar
+        super().__init__(bar)
+        self.run, self.stage, self.batches = run, stage, batches
         self.diverged = ""
 
     def before_train(self):
@@ -346,7 +347,7 @@ class _Epochs(Callback):
             with torch.no_grad():
                 self.parts.append([float(part) for part in vqvae.loss(self.pred, *self.yb)[1:]])
             self.counts = self.counts + self.pred.codes.flatten().bincount(minlength=self.model.n_codes)
-        self.bar.update()
+        super().after_batch()
 
     def after_train(self):
         """Write the row of this epoch and save."""
@@ -359,10 +360,6 @@ class _Epochs(Callback):
         self.run.optimizer = self.opt.state_dict()
         self.run.save()
         self.bar.set_postfix(stage=self.stage, loss=f"{row['loss']:.3f}")
-
-    def before_validate(self):
-        """Skip fastai's validation: nothing is selected on."""
-        raise CancelValidException
 
 
 class _Run:

@@ -70,8 +70,7 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     Made
         Facts as they read back from JSON.
     """
-    text = json.dumps({**key, "code": code_hash()}, sort_keys=True)
-    path = build_dir() / experiment / "shared" / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.safetensors"
+    text, path = _text(key), shared_path(experiment, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.is_file():
@@ -82,6 +81,16 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
         return Made({name: file.get_tensor(name) for name in file.keys()}, facts)
+
+
+def shared_path(experiment: str, key: Mapping) -> Path:
+    """Return the file of `made_once`; while it is being made, a checkpoint may lie beside it under another suffix."""
+    name = hashlib.sha256(_text(key).encode()).hexdigest()[:20]
+    return build_dir() / experiment / "shared" / f"{name}.safetensors"
+
+
+def _text(key: Mapping) -> str:
+    return json.dumps({**key, "code": code_hash()}, sort_keys=True)
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from fastai.callback.core import Callback, CancelFitException
+from fastai.callback.core import Callback, CancelFitException, CancelValidException
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fit_one_cycle, lr_find  # noqa: F401  importing adds both to Learner
 from fastai.data.core import DataLoaders
@@ -169,6 +169,21 @@ def learner(
     result.logger = lambda row: None
     result.freeze() if stage.frozen else result.unfreeze()
     return result
+
+
+class Unvalidated(Callback):
+    """Move a progress bar, and skip fastai's validation: for trainings in which nothing is selected on."""
+
+    def __init__(self, bar: tqdm):
+        self.bar = bar
+
+    def after_batch(self):
+        """Count a step."""
+        self.bar.update()
+
+    def before_validate(self):
+        """Go on without."""
+        raise CancelValidException
 
 
 class BFloat16(Callback):

@@ -1,0 +1,117 @@
+"""How sampled pairs compare with the real micrographs that their generator has learned from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from micro_lib.analysis import likeness, phases
+from micro_lib.data.tiles import Labelled, histogram
+from micro_lib.models.joint_generator import MIDDLE, PER_SD
+from micro_lib.models.segmenter import Segmenter, standardise
+
+# Quantities of `phases.compare_sets` whose means and variances become columns of a run.
+QUANTITIES = ("fraction", "diameter", "density", "chord", "fine texture", "grey spread")
+
+
+def judged(
+    pairs: Sequence[Labelled],
+    micrographs: Sequence[Labelled],
+    specimens: Sequence[str],
+    n_classes: int,
+    *,
+    n_judged: int,
+    n_copies: int,
+    rng: np.random.Generator,
+) -> dict:
+    """Compare sampled pairs with windows of the micrographs their generator was trained on.
+
+    Parameters
+    ----------
+    pairs : sequence of Labelled
+        Square, of one size.
+    micrographs : sequence of Labelled
+        All that the generator has seen.
+    specimens : one name a micrograph
+    n_classes : int
+        Of the masks.
+    n_judged, n_copies : int
+        Pairs that are compared, and pairs that are looked for in the micrographs, which takes longer.
+    rng : numpy.random.Generator
+        Of folds and resamples.
+
+    Returns
+    -------
+    dict
+        ``pairs_<quantity>[_<class id>]``: generated over real, of the mean, and with ``_variance`` behind it of the
+        variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``
+        (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as such);
+        ``pairs_copy_distance`` and ``real_copy_distance`` (medians) and ``pairs_copied`` (share closer than any window
+        of another specimen), see `likeness.copying`; ``pairs_compared``.
+    """
+    names, chosen = [str(i) for i in range(n_classes)], pairs[:n_judged]
+    real, of = windows(micrographs, specimens, pairs[0].mask.shape[0])
+    shared = {"rng": rng, "specimens": of}
+    found = {"pairs_compared": len(chosen), **_ratios(phases.compare_sets(real, chosen, names, **shared))}
+    for features in likeness.FEATURES:
+        test = likeness.two_sample_test(real, chosen, names, features=features, **shared)
+        found[f"pairs_auc_{features}"] = test.estimate
+    copies = likeness.copying(chosen[:n_copies], [on_scale(micrograph) for micrograph in micrographs], specimens)
+    found |= {"pairs_copy_distance": copies["generated_median"], "pairs_copied": copies["closer_share"]}
+    return found | {"real_copy_distance": copies["real_median"]}
+
+
+def windows(
+    micrographs: Sequence[Labelled], specimens: Sequence[str], px: int
+) -> tuple[list[Labelled], list[str] | None]:
+    """Return the windows of micrographs, grey levels on the scale of sampled pairs, and the specimen of each.
+
+    Where all are of one specimen, None for it: each window is then taken for one.
+    """
+    found = [phases.cut([on_scale(micrograph)], px) for micrograph in micrographs]
+    of = [name for name, parts in zip(specimens, found, strict=True) for _ in parts]
+    return [window for parts in found for window in parts], of if len(set(of)) > 1 else None
+
+
+def on_scale(micrograph: Labelled) -> Labelled:
+    """Return a micrograph with the grey levels that a generator would give it: standardised, see `MIDDLE`."""
+    grey = np.round(MIDDLE + PER_SD * standardise(micrograph.image)).clip(0, 255)
+    return micrograph._replace(image=grey.astype(np.uint8))
+
+
+def _ratios(table: pd.DataFrame) -> dict:
+    row = {}
+    for line in table[table["quantity"].isin(QUANTITIES)].to_dict("records"):
+        if line["statistic"] != "distance":
+            parts = ["pairs", line["quantity"].replace(" ", "_"), line["class"]]
+            row["_".join(filter(None, [*parts, line["statistic"].replace("mean", "")]))] = float(line["ratio"])
+    return row
+
+
+def agreement(pairs: Sequence[Labelled], segmenter: Segmenter) -> np.ndarray:
+    """Return the confusion matrices (N, n, n) of masks of sampled pairs with what a segmenter sees in their images."""
+    grey_levels = histogram([pair.image for pair in pairs])
+    n_classes = len(segmenter.card.class_map.classes)
+    return likeness.consistency(pairs, lambda image: segment_cut(segmenter, image, grey_levels), n_classes)
+
+
+@torch.inference_mode()
+def segment_cut(segmenter: Segmenter, image: np.ndarray, grey_levels: np.ndarray) -> np.ndarray:
+    """Return the class ids (H, W) of a sampled image, standardised as all that were sampled with it.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        Its network is used as it is, without tiles.
+    image : numpy.ndarray
+        (H, W) uint8, sides multiples of 32.
+    grey_levels : numpy.ndarray
+        (256,) of all sampled images, from `tiles.histogram`.
+    """
+    levels = np.arange(len(grey_levels))
+    mean = np.average(levels, weights=grey_levels)
+    spread = np.average((levels - mean) ** 2, weights=grey_levels) ** 0.5
+    standard = torch.from_numpy(((image - mean) / max(spread, 1e-6)).astype(np.float32))
+    logits = segmenter.network(standard[None, None].to(segmenter.device))  # (1, C, H, W)
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy()
