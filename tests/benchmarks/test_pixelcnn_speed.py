@@ -1,0 +1,62 @@
+"""Speed of sampling code by code against a full forward pass for every code: same weights, same run, one thread."""
+
+from time import process_time
+
+import pytest
+import torch
+
+from micro_lib.models.pixelcnn import GatedPixelCNN, distribution, draw, sample
+
+TIMES = {(1, 16): 15, (1, 32): 70, (1, 64): 200, (16, 16): 100, (16, 32): 600, (16, 64): 1500}
+POSITIONS = 64  # of the H * W that the naive loop would take; its time is scaled up to all, for hours would go by
+ROUNDS = 4  # naive and ours in turn, the quickest of each counts
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@torch.inference_mode()
+def naive_s(network, shape, positions):
+    """Return the processor seconds of a naive sampler for its first positions: every pass computes the whole map."""
+    codes, heights = torch.zeros(shape, dtype=torch.int64), 1 - torch.rand(shape)
+    start = process_time()
+    for position in range(positions):
+        i, j = divmod(position, shape[2])
+        codes[:, i, j] = draw(distribution(network(codes)[:, :, i, j]), heights[:, i, j])
+    return process_time() - start
+
+
+def ours_s(network, shape):
+    start = process_time()
+    sample(network, shape, generator=torch.Generator().manual_seed(1))
+    return process_time() - start
+
+
+# Processor time, so that a busy machine lengthens neither: both are one thread.
+@pytest.mark.parametrize(("batch", "side"), TIMES)
+def test_sampling_beats_a_forward_pass_for_every_code(benchmark, one_thread, batch, side):
+    if benchmark.disabled:
+        pytest.skip("speed is measured by `make bench`")
+    torch.manual_seed(1)
+    network, shape = GatedPixelCNN(512, channels=64, layers=12).eval(), (batch, side, side)
+    naive_s(network, shape, 2)
+    sample(network, (batch, 2, side), generator=torch.Generator())
+    rounds = [
+        (naive_s(network, shape, POSITIONS // ROUNDS) * ROUNDS / POSITIONS, ours_s(network, shape))
+        for _ in range(ROUNDS)
+    ]
+    pass_s, whole_s = (min(times) for times in zip(*rounds, strict=True))
+    loop_s = pass_s * side**2
+    ratio = loop_s / whole_s
+    benchmark.extra_info.update(naive_s=loop_s, ours_s=whole_s, times_faster=ratio)
+    benchmark.pedantic(sample, (network, shape), {"generator": torch.Generator()}, rounds=1)
+    print(
+        f"{batch} maps of {side}x{side}: loop {loop_s:.1f} s, scaled up from {POSITIONS} of {side**2} positions; "
+        f"ours {whole_s:.2f} s: {ratio:.0f} times faster"
+    )
+    assert ratio >= TIMES[batch, side], f"{ratio:.0f} times faster than the loop; {TIMES[batch, side]} wanted"
