@@ -51,7 +51,7 @@ class Rendered(Sequence):
         return len(self.table)
 
     def __getitem__(self, i: int) -> Labelled:
-        micrograph = self.render(self.table.iloc[i].to_dict())
+        micrograph = self.render(self.table.iloc[[i]].to_dict("records")[0])  # whole numbers stay whole
         return Labelled(to_uint8(micrograph.image), micrograph.mask)
 
 
