@@ -31,6 +31,8 @@ from micro_lib.synthesis.tessellation import tessellate
 
 MATRIX, SECONDARY, TERTIARY = range(3)
 VIEWS = ("0d", "180d")
+_TRIES = 40  # places looked at for a fine particle before it is given up
+_GAP_PX = 2.5  # between fine particles: drawn on pixels, they touch not even by corners
 _CELLS = ("lloyd_steps", "size_spread", "elongation", "elongation_deg", "bend")
 _ARTEFACTS = ("pits_per_1e4px", "pit_radius_px", "fine_pits_per_1e4px", "scratches_per_1e4px", "stripe_deg")
 _ARTEFACTS += ("stain_depth",)
@@ -156,13 +158,13 @@ def coarse_particles(p: Mapping, shape: tuple[int, int], rng: np.random.Generato
     count = cells.max() + 1
     inset = p["channel_px"] / 2 * np.exp(p["channel_spread"] * rng.standard_normal(count))
     inset[rng.random(count) < p["empty_share"]] = np.inf
-    depth = _inside(cells) - inset.astype(np.float32)[cells]  # above 0 in a particle
+    depth = _inside_px(cells) - inset.astype(np.float32)[cells]  # above 0 in a particle
     depth += np.float32(p["waviness_px"]) * smooth_field(shape, p["corner_px"], rng)
     deepest = ndimage.maximum(depth, cells, np.arange(count))
-    small = deepest < p["tertiary_px"] / 2  # no larger than a fine particle: it would have dissolved
-    corner = np.where(small, np.inf, np.minimum(p["corner_px"], deepest / 2)).astype(np.float32)[cells]
+    kept = (deepest >= p["channel_px"] / 2)[cells]  # those narrower than a channel would have dissolved
+    corner = np.minimum(p["corner_px"], deepest / 2).astype(np.float32)[cells]
     # An opening by a disc rounds what is convex: erode, then dilate the core again.
-    particles = (_distance_px(depth > corner) <= corner) & (depth > 0)
+    particles = (_distance_px(kept & (depth > corner)) <= corner) & kept & (depth > 0)
     particles &= ~_notches(cells, particles, p, rng)
     smooth = cv2.GaussianBlur(particles.astype(np.float32), (0, 0), 1.2) > 0.5
     return cv2.connectedComponents(smooth.astype(np.uint8), connectivity=4)[1]
@@ -178,12 +180,14 @@ def _merged(cells: np.ndarray, share: float, rng: np.random.Generator) -> np.nda
     return new[cells]
 
 
-def _inside(cells: np.ndarray) -> np.ndarray:
-    """Distance (H, W) in px of a pixel from the nearest of another cell."""
+def _inside_px(cells: np.ndarray) -> np.ndarray:
+    """Distance (H, W) in px of the middle of a pixel from the side where its cell ends."""
     border = np.zeros(cells.shape, bool)
     for line, edge in ((cells, border), (cells.T, border.T)):
-        edge[1:] |= line[1:] != line[:-1]
-    return _distance_px(border)
+        change = line[1:] != line[:-1]
+        edge[1:] |= change
+        edge[:-1] |= change
+    return _distance_px(border) + np.float32(0.5)
 
 
 def _distance_px(area: np.ndarray) -> np.ndarray:
@@ -225,7 +229,7 @@ def scatter_discs(
     spread: float,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return discs that do not touch, placed one after the other where there is room (random sequential adsorption).
+    """Return discs that do not touch, placed one after the other where there is room, the largest first.
 
     Parameters
     ----------
@@ -248,22 +252,19 @@ def scatter_discs(
     """
     allowed = np.flatnonzero(room_px > 0)
     expected = fraction * room_px.size / (np.pi / 4 * diameter_px**2)
-    if not len(allowed) or expected <= 0:
-        return np.empty((0, 3))
+    radii = diameter_px / 2 * np.exp(spread * rng.standard_normal(int(3 * expected) + 20))
+    area = np.pi * radii**2
+    radii = radii[np.cumsum(area) - area < fraction * room_px.size]
     weights = np.cumsum(density.ravel()[allowed], dtype=float)
-    tries = int(20 * expected) + 20
-    at = allowed[np.searchsorted(weights, rng.random(tries) * weights[-1])]
-    radii = diameter_px / 2 * np.exp(spread * rng.standard_normal(tries))
-    placed, area = [], 0.0
-    for (y, x), radius in zip(np.stack(np.unravel_index(at, room_px.shape), 1), radii, strict=True):
-        others = np.array(placed).reshape(-1, 3)
-        apart = np.hypot(others[:, 0] - x, others[:, 1] - y) > others[:, 2] + radius + 1.5
-        if radius <= room_px[y, x] and apart.all():
-            placed.append((x, y, radius))
-            area += np.pi * radius**2
-        if area >= fraction * room_px.size:
-            break
-    return np.array(placed, float).reshape(-1, 3)
+    discs = np.empty((0, 3))
+    for radius in np.sort(radii)[::-1] if len(allowed) else ():
+        at = allowed[np.searchsorted(weights, rng.random(_TRIES) * weights[-1])]
+        y, x = np.unravel_index(at, room_px.shape)
+        gaps = np.hypot(discs[:, 0] - x[:, None], discs[:, 1] - y[:, None]) - discs[:, 2] - radius  # (_TRIES, N)
+        fits = np.flatnonzero((room_px[y, x] >= radius) & (gaps > _GAP_PX).all(1))
+        if len(fits):
+            discs = np.concatenate([discs, [[x[fits[0]], y[fits[0]], radius]]])
+    return discs
 
 
 def draw_disc(canvas: np.ndarray, disc: np.ndarray, value: float) -> None:
