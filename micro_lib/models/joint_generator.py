@@ -186,8 +186,7 @@ class JointGenerator(nn.Module):
         images, logits = self.vqvae.eval().decode(codes)  # (B, 1, H, W), (B, C, H, W)
         masks = logits.argmax(1)  # (B, H, W)
         images = images[:, 0] + self.texture(masks, rng)
-        grey = (MIDDLE + PER_SD * images).round().clamp(0, 255).to(torch.uint8)
-        parts = zip(grey.cpu().numpy(), masks.to(torch.uint8).cpu().numpy(), strict=True)
+        parts = zip(grey_levels(images.cpu().numpy()), masks.to(torch.uint8).cpu().numpy(), strict=True)
         return [Labelled(image, mask) for image, mask in parts]
 
     def texture(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
@@ -227,6 +226,11 @@ class JointGenerator(nn.Module):
         for name in ("fractions", "kernel"):
             self.register_buffer(name, torch.zeros_like(tensors[name]))
         self.load_state_dict(tensors)
+
+
+def grey_levels(values: np.ndarray) -> np.ndarray:
+    """Return standardised values as grey levels uint8, see `MIDDLE`."""
+    return np.clip(np.round(MIDDLE + PER_SD * values), 0, 255).astype(np.uint8)
 
 
 def balanced(fractions: Tensor, n: int, rng: np.random.Generator) -> Tensor:

@@ -33,6 +33,7 @@ from micro_lib.training.supervised import ONE_CYCLE, BFloat16, TrainingDiverged,
 EPOCH_STEPS = 50  # an epoch, as far as crops drawn at random have any: codes are counted over it, a checkpoint ends it
 KERNEL_PX = 31  # side of the kernel that texture is made with
 STAGES = ("vqvae", "prior")
+COLLAPSED = 0.05  # a perplexity below this share of the codes is a collapsed codebook
 HISTORY = ("stage", "epoch", "steps", "loss", "image_loss", "mask_loss", "commitment", "usage", "perplexity", "seconds")
 
 

@@ -7,8 +7,9 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis import likeness, phases
+from micro_lib.data import augment
 from micro_lib.data.tiles import Labelled, histogram
-from micro_lib.models.joint_generator import MIDDLE, PER_SD
+from micro_lib.models.joint_generator import grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
 
 # Quantities of `phases.compare_sets` whose means and variances become columns of a run.
@@ -75,9 +76,8 @@ def windows(
 
 
 def on_scale(micrograph: Labelled) -> Labelled:
-    """Return a micrograph with the grey levels that a generator would give it: standardised, see `MIDDLE`."""
-    grey = np.round(MIDDLE + PER_SD * standardise(micrograph.image)).clip(0, 255)
-    return micrograph._replace(image=grey.astype(np.uint8))
+    """Return a micrograph with the grey levels that a generator would give it: those of its standardised values."""
+    return micrograph._replace(image=grey_levels(standardise(micrograph.image)))
 
 
 def _ratios(table: pd.DataFrame) -> dict:
@@ -91,13 +91,13 @@ def _ratios(table: pd.DataFrame) -> dict:
 
 def agreement(pairs: Sequence[Labelled], segmenter: Segmenter) -> np.ndarray:
     """Return the confusion matrices (N, n, n) of masks of sampled pairs with what a segmenter sees in their images."""
-    grey_levels = histogram([pair.image for pair in pairs])
+    levels = histogram([pair.image for pair in pairs])
     n_classes = len(segmenter.card.class_map.classes)
-    return likeness.consistency(pairs, lambda image: segment_cut(segmenter, image, grey_levels), n_classes)
+    return likeness.consistency(pairs, lambda image: segment_cut(segmenter, image, levels), n_classes)
 
 
 @torch.inference_mode()
-def segment_cut(segmenter: Segmenter, image: np.ndarray, grey_levels: np.ndarray) -> np.ndarray:
+def segment_cut(segmenter: Segmenter, image: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Return the class ids (H, W) of a sampled image, standardised as all that were sampled with it.
 
     Parameters
@@ -106,12 +106,9 @@ def segment_cut(segmenter: Segmenter, image: np.ndarray, grey_levels: np.ndarray
         Its network is used as it is, without tiles.
     image : numpy.ndarray
         (H, W) uint8, sides multiples of 32.
-    grey_levels : numpy.ndarray
-        (256,) of all sampled images, from `tiles.histogram`.
+    levels : numpy.ndarray
+        (256,) grey levels of all sampled images, from `tiles.histogram`.
     """
-    levels = np.arange(len(grey_levels))
-    mean = np.average(levels, weights=grey_levels)
-    spread = np.average((levels - mean) ** 2, weights=grey_levels) ** 0.5
-    standard = torch.from_numpy(((image - mean) / max(spread, 1e-6)).astype(np.float32))
+    standard = augment.tone_table(torch.from_numpy(levels), None)[torch.from_numpy(image).long()]
     logits = segmenter.network(standard[None, None].to(segmenter.device))  # (1, C, H, W)
     return logits[0].argmax(0).to(torch.uint8).cpu().numpy()

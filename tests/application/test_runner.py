@@ -211,7 +211,7 @@ def test_command_line_says_what_is_wrong_and_exits_with_2(capsys):
     assert "NAME=VALUE; found 'SEED'" in capsys.readouterr().err
     assert main(["publish", "--profile", "smoke"]) == 2
     assert main(["sweep", "nothing"]) == 2
-    assert "there are adaptive, cracks, grains" in capsys.readouterr().err
+    assert "there are adaptation, adaptive, cracks, grains, joint" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["sweep", "grains", "--workers", "0"])
     assert stop.value.code == 2

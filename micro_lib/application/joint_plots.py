@@ -1,0 +1,113 @@
+"""Figures of the joint experiment: training, pairs beside real ones, what they are worth."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from micro_lib.application import plots
+from micro_lib.core.labels import ClassMap
+from micro_lib.data.tiles import Labelled
+
+MARKERS = {"real": ("s--", "0.35")}
+
+
+def history(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Draw the losses of both trainings and the use of the codebook over steps.
+
+    Parameters
+    ----------
+    axes : three matplotlib.axes.Axes
+        Losses of the VQ-VAE, perplexity of its codebook, loss of the prior.
+    table : pandas.DataFrame
+        From `micro_lib.training.generative.train`.
+    """
+    vq, prior = (table[table["stage"] == stage] for stage in ("vqvae", "prior"))
+    losses, codes, nats = axes
+    for name, label in (("image_loss", "image: share of variance lost"), ("mask_loss", "mask: nats a pixel")):
+        losses.semilogy(vq["steps"].cumsum(), vq[name], label=label)
+    losses.legend()
+    codes.plot(vq["steps"].cumsum(), vq["perplexity"], color="C2")
+    nats.plot(prior["steps"].cumsum(), prior["loss"], color="C3")
+    losses.set(xlabel="VQ-VAE, steps", ylabel="loss")
+    codes.set(xlabel="VQ-VAE, steps", ylabel="perplexity of the codebook", ylim=(0, None))
+    nats.set(xlabel="prior, steps", ylabel="nats a code")
+
+
+def pair_sheet(
+    sets: dict[str, Sequence[Labelled]], class_map: ClassMap, credit: str, *, is_generated: bool = False
+) -> Figure:
+    """Draw pairs side by side: for each set a row of images and one of the same with their masks laid over.
+
+    Parameters
+    ----------
+    sets : dict of str to sequence of Labelled
+        Name of each set and its pairs, as many in each.
+    class_map : ClassMap
+        Of the masks.
+    credit : str
+        Of the real ones.
+    is_generated : bool
+        The micrographs behind all of them are stand-ins.
+    """
+    panels = []
+    for name, pairs in sets.items():
+        titles = [f"{name} {i + 1}" for i in range(len(pairs))]
+        panels += [plots.Panel(pair.image, None, title) for pair, title in zip(pairs, titles, strict=True)]
+        panels += [plots.Panel(pair.image, pair.mask) for pair in pairs]
+    fig = plots.sheet(panels, columns=len(next(iter(sets.values()))), class_map=class_map, panel_inch=1.4)
+    plots.credit(fig, credit, is_generated=is_generated)
+    return fig
+
+
+def ratios(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw generated over real, of means and variances, on a logarithmic axis with a line at no difference.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        From `micro_lib.analysis.phases.compare_sets`; distances are left out.
+    """
+    shown = table[(table["statistic"] != "distance") & (table["ratio"] > 0)].reset_index(drop=True)
+    at = np.arange(len(shown))[::-1]
+    for kind, marker, colour in (("mean", "o", "C0"), ("variance", "D", "C1")):
+        part = shown["statistic"] == kind
+        ax.hlines(at[part], shown.loc[part, "ratio_low"], shown.loc[part, "ratio_high"], color=colour, linewidth=2)
+        ax.plot(shown.loc[part, "ratio"], at[part], marker, color=colour, label=kind)
+    ax.axvline(1, color="0.5", linestyle="--", linewidth=1, zorder=0)
+    ax.set_xscale("log")
+    ax.set_yticks(
+        at, [f"{row.quantity} {row.name_of}".strip() for row in shown.assign(name_of=shown["class"]).itertuples()]
+    )
+    ax.set_xlabel("sampled / real")
+    ax.legend()
+
+
+def label_budget(ax: Axes, curve: pd.DataFrame) -> None:
+    """Draw the mean IoU over the number of real micrographs, an arm a line, with intervals over generators.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    curve : pandas.DataFrame
+        From `joint_report.budget_curve`.
+    """
+    for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
+        style, colour = MARKERS.get(arm, ("o-", f"C{i}"))
+        reach = np.abs(
+            part[["miou_pooled_low", "miou_pooled_high"]].to_numpy(float).T - part["miou_pooled"].to_numpy(float)
+        )
+        at = part["micrographs"] * 1.03 ** (i - 1)  # side by side
+        name = "real alone" if arm == "real" else f"with pairs, {arm}"
+        ax.errorbar(at, part["miou_pooled"], yerr=reach, fmt=style, color=colour, capsize=3, label=name)
+    ticks = sorted(set(curve["micrographs"]))
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(ticks, [str(n) for n in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="labelled micrographs", ylabel="mean IoU, unseen spots")
+    ax.legend()

@@ -1,0 +1,369 @@
+"""Tables of the joint experiment: what sampled pairs bring a U-Net, how good they are, how many labels they replace."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from micro_lib.analysis.metrics import mean_iou, present_class_miou
+from micro_lib.analysis.stats import cluster_bootstrap, paired_t, t_interval
+from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.core.seeds import stream
+from micro_lib.training import joint
+
+MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
+REAL = "real"
+# Change of the mean grain size of steel between real and sampled images, at four cooling rates: Noguchi & Inoue 2021,
+# Phys. Rev. E, from the notebooks of their repository; the same pair of models on images alone.
+COARSER = (7.54 / 6.50 - 1, 5.26 / 4.49 - 1, 4.65 / 3.88 - 1, 4.50 / 3.64 - 1)
+NAMES = ["pack", "k", "arm"]
+
+
+def arm_of(configuration: str | Mapping) -> str:
+    """Return the name of the arm that a stored configuration (JSON) belongs to; pack and k are no part of it."""
+    full = joint.complete(json.loads(configuration) if isinstance(configuration, str) else configuration)
+    return f"{full['recipe']} x{full['ratio']:g}" if full["ratio"] else REAL
+
+
+def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the stored runs of one profile and the scores of their micrographs; empty where there are none.
+
+    Parameters
+    ----------
+    profile : str
+        Usually ``"study"``.
+    folder : str or pathlib.Path
+        As for `micro_lib.application.tables.stored_rows`.
+
+    Returns
+    -------
+    pandas.DataFrame, pandas.DataFrame
+        Runs, as `joint.run` returns them, and micrographs, as `joint.score`, both with pack, k (0: all) and arm.
+    """
+    return tuple(_named(f"joint_{kind}.csv", profile, folder) for kind in ("runs", "images"))
+
+
+def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
+    rows = stored_rows(table, profile, arm_of, ("configuration", "seed", *NAMES), folder)
+    full = [joint.complete(json.loads(text)) for text in rows["configuration"]]
+    return rows.assign(**{name: [one[name] for one in full] for name in ("pack", "k")})
+
+
+def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """Return both mean IoUs in both averagings for every arm.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        From `stored`, or rows of `joint.run` with pack, k, arm and seed.
+    split : str
+        ``"test"``, or ``"other"`` for other alloys or domains.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, micrographs (median), arm, pairs (median), n (runs), generators, and each of `MEASURES` (mean); of the
+        first also miou_pooled_low and miou_pooled_high, a 95 % t interval over generators, each with its own fold and
+        micrographs; missing for a single one.
+    """
+    rows = []
+    for names, part in runs.groupby(NAMES, sort=False):
+        row = dict(zip(NAMES, names, strict=True)) | {"micrographs": int(part["n_micrographs"].median())}
+        row |= {"pairs": int(part["n_pairs"].median()), "n": len(part), "generators": part["generator"].nunique()}
+        row |= {measure: float(part[f"{split}_{measure}"].mean()) for measure in MEASURES}
+        rows.append(row | _over_generators(part, f"{split}_miou_pooled"))
+    return pd.DataFrame(rows).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
+
+
+def _in_order(column: pd.Series) -> pd.Series:
+    return (
+        column.replace(0, np.inf) if column.name == "k" else column.map({name: i for i, name in enumerate(joint.PACKS)})
+    )
+
+
+def _over_generators(part: pd.DataFrame, measure: str) -> dict:
+    values = part.groupby("generator")[measure].mean().to_numpy(float)
+    low, high = tuple(t_interval(values))[1:3] if len(values) > 1 else (np.nan, np.nan)
+    return {"miou_pooled_low": low, "miou_pooled_high": high}
+
+
+def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against: str = REAL) -> pd.DataFrame:
+    """Return what every arm gains over another one of the same pack and k, paired by seed.
+
+    Parameters
+    ----------
+    runs, images : pandas.DataFrame
+        As from `stored`.
+    split : str
+        As for `scores`.
+    against : str
+        The other arm.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, arm, against, n (paired runs), generators, difference (of the pooled mean IoU, above 0 is a gain) with
+        its 95 % t interval over generators and p; without a second generator over its U-Nets, over says which; runs_low
+        and runs_high (over all runs, as if those of one generator were independent); specimens_low, specimens_high
+        (bootstrap over tested specimens) and specimens; better: the intervals over generators and specimens lie above
+        0.
+    """
+    rows = []
+    for (pack, k), part in runs.groupby(NAMES[:2], sort=False):
+        base = part[part["arm"] == against].set_index("seed")
+        for arm in [name for name in part["arm"].unique() if name != against]:
+            row = {"pack": pack, "k": k, "arm": arm, "against": against}
+            ours = part[part["arm"] == arm].set_index("seed")
+            seeds = ours.index.intersection(base.index)
+            if len(seeds) < 2:
+                continue
+            both = [table.loc[seeds, ["generator", f"{split}_miou_pooled"]] for table in (ours, base)]
+            row |= _paired(*both)
+            chosen = images[(images["pack"] == pack) & (images["k"] == k) & images["seed"].isin(seeds)]
+            rows.append(row | _over_specimens(chosen, arm, against, split))
+    table = pd.DataFrame(rows, columns=[*NAMES, "against", *_GAINS])
+    better = (table[["difference_low", "specimens_low"]] > 0).all(axis=1)
+    return table.assign(better=better).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
+
+
+_GAINS = ["n", "generators", "over", "difference", "difference_low", "difference_high", "p", "runs_low", "runs_high"]
+_GAINS += ["specimens", "specimens_low", "specimens_high"]
+
+
+def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
+    values = [table.iloc[:, 1].to_numpy(float) for table in (ours, base)]
+    generators = ours["generator"].nunique()
+    several = generators > 1
+    tested = (
+        [table.groupby("generator").mean().iloc[:, 0].to_numpy(float) for table in (ours, base)] if several else values
+    )
+    test, over_runs = paired_t(*tested), paired_t(*values).difference
+    row = {"n": len(ours), "generators": generators, "over": "generators" if several else "U-Nets"}
+    row |= {"difference": float(values[0].mean() - values[1].mean()), "p": test.p}
+    row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
+    return row | {"runs_low": over_runs.low, "runs_high": over_runs.high}
+
+
+def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) -> dict:
+    found = by_specimen(images[images["arm"].isin([arm, against])], split)
+    if found.empty:
+        return {"specimens": 0, "specimens_low": np.nan, "specimens_high": np.nan}
+    wide = found.pivot_table(index=["seed", "group"], columns="arm", values="miou")
+    each = (wide[arm] - wide[against]).dropna().groupby("group").mean()
+    row = {"specimens": len(each), "specimens_low": np.nan, "specimens_high": np.nan}
+    if len(each) > 1:
+        interval = cluster_bootstrap(each.to_numpy(), each.index, rng=stream(0, "bootstrap", "specimens"))
+        row |= {"specimens_low": interval.low, "specimens_high": interval.high}
+    return row
+
+
+def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """Return both mean IoUs of every specimen in every run, its micrographs pooled.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, arm, seed, group (specimen), micrographs, miou, present_class_miou.
+    """
+    rows = []
+    for names, part in images[images["split"] == split].groupby([*NAMES, "seed", "group"], sort=False):
+        pooled = joint.matrices(part).sum(0)
+        row = dict(zip([*NAMES, "seed", "group"], names, strict=True)) | {"micrographs": len(part)}
+        rows.append(row | {"miou": float(mean_iou(pooled)), "present_class_miou": float(present_class_miou(pooled))})
+    return pd.DataFrame(rows, columns=[*NAMES, "seed", "group", "micrographs", "miou", "present_class_miou"])
+
+
+# Label budgets
+
+
+def budget_curve(runs: pd.DataFrame, arms: Sequence[str], pack: str = "nasa_superalloy") -> pd.DataFrame:
+    """Return the pooled mean IoU over the number of real micrographs; columns as of `scores`."""
+    table = scores(runs[(runs["pack"] == pack) & runs["arm"].isin(arms)])
+    return table.sort_values(["arm", "micrographs"], ignore_index=True)
+
+
+def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_boot: int = 2000) -> pd.DataFrame:
+    """Return how many labelled micrographs the pairs of each arm replace, and the hours of labelling that saves.
+
+    The score of real micrographs alone over their number is made to rise and interpolated on a logarithmic axis; where
+    an arm with pairs lies on that curve is what it is worth. Beyond its ends nothing is known: `at_least` says that the
+    number, or an end of its interval, is that of all micrographs, `at_most` that it is the smallest.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`.
+    hours : float
+        To label one micrograph: an assumption of whoever asks.
+    pack : str
+        The pack.
+    n_boot : int
+        Resamples of the generators.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
+        (95 %, resampling generators), replaced (worth less those used), hours_saved with _low and _high, generators,
+        at_least, at_most. Empty with fewer than two budgets or generators.
+    """
+    part = runs[runs["pack"] == pack]
+    means = part.groupby(["arm", "k", "generator"])["test_miou_pooled"].mean()
+    used = part.groupby("k")["n_micrographs"].mean()
+    columns = ["arm", "k", "micrographs", "worth", "worth_low", "worth_high", "replaced", "hours_saved"]
+    columns += ["hours_saved_low", "hours_saved_high", "generators", "at_least", "at_most"]
+    if REAL not in means.index or means[REAL].index.get_level_values("k").nunique() < 2:
+        return pd.DataFrame(columns=columns)
+    alone = means[REAL].unstack("k").rename(columns=used).sort_index(axis=1).dropna()  # (generators, budgets)
+    rows = []
+    for (arm, k), values in means.drop(REAL).groupby(level=["arm", "k"]):
+        shared = alone.index.intersection(values.index.get_level_values("generator"))
+        if len(shared) > 1:
+            ours = values.droplevel(["arm", "k"])[shared].to_numpy()
+            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared], n_boot)})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return pd.DataFrame(columns=columns)
+    for end in ("", "_low", "_high"):
+        table[f"hours_saved{end}"] = hours * (table[f"worth{end}"] - table["micrographs"])
+    table["replaced"] = table["worth"] - table["micrographs"]
+    return table[columns].sort_values(["k", "arm"], key=lambda c: c.replace(0, 10**6) if c.name == "k" else c)
+
+
+def _worth(ours: np.ndarray, alone: pd.DataFrame, n_boot: int) -> dict:
+    budgets, curve = alone.columns.to_numpy(float), alone.to_numpy()
+    drawn = stream(0, "bootstrap", "worth").integers(len(ours), size=(n_boot, len(ours)))
+    sampled = [worth(ours[pick].mean(), curve[pick].mean(0), budgets) for pick in drawn]
+    low, high = np.quantile(sampled, [0.025, 0.975])
+    found = {"worth": worth(ours.mean(), curve.mean(0), budgets), "worth_low": low, "worth_high": high}
+    ends = {"at_least": bool(high >= 0.999 * budgets[-1]), "at_most": bool(low <= 1.001 * budgets[0])}
+    return {**found, "generators": len(ours), **ends}
+
+
+def worth(score: float, alone: Sequence[float], budgets: Sequence[float]) -> float:
+    """Return how many micrographs alone reach a score: `alone` over `budgets` (rising), interpolated on a log axis."""
+    rising = np.maximum.accumulate(alone)
+    first = np.concatenate([[True], np.diff(rising) > 0])  # of budgets with the same score the smallest counts
+    return float(np.exp(np.interp(score, rising[first], np.log(np.asarray(budgets, float)[first]))))
+
+
+# Are the pairs any good?
+
+
+def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return how sampled pairs compare with real ones, the mean over generators of each recipe and k.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`; a generator counts once, however many U-Nets were trained with its pairs.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, recipe, generators, and the columns of `pair_quality.judged` that are known, with vq_seconds,
+        prior_seconds and sample_seconds.
+    """
+    made = runs[runs["n_pairs"] > 0].drop_duplicates(["pack", "k", "recipe", "generator"])
+    if made.empty:
+        return pd.DataFrame(columns=["pack", "k", "recipe", "generators"])
+    told = [name for name in made if name.startswith("pairs_") or name in ("real_copy_distance", *_COSTS)]
+    grouped = made.groupby(["pack", "k", "recipe"], sort=False)
+    table = grouped[told].mean().dropna(axis=1, how="all")
+    table.insert(0, "generators", grouped.size())
+    return table.reset_index().sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
+
+
+_COSTS = ("vq_seconds", "prior_seconds", "sample_seconds")
+
+
+# Claims
+
+
+def claims(
+    runs: pd.DataFrame, images: pd.DataFrame, *, hours: float, profile: str, notebook: str = "08_joint_segmentation"
+) -> pd.DataFrame:
+    """Judge what the abstract of Volman Stern et al. 2024 says, and the coarsening of Noguchi & Inoue 2021.
+
+    The abstract gives no number, so ours stand beside its words.
+
+    Parameters
+    ----------
+    runs, images : pandas.DataFrame
+        As from `stored`; runs on generated stand-ins judge nothing.
+    hours : float
+        As for `replaced`.
+    profile, notebook : str
+        As for `micro_lib.application.tables.claim_rows`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the claims table.
+    """
+    judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
+    ours = judged[judged["pack"] == "nasa_superalloy"]
+    found = [_help(ours, images), _labels(ours, hours), _coarser(ours)]
+    rows = [{**claim, **verdict} for claim, verdict in zip(_STATED, found, strict=True)]
+    return claim_rows(rows, profile=profile, notebook=notebook, seeds=sorted(int(s) for s in ours["seed"].unique()))
+
+
+_ABSTRACT = {"paper": "Volman Stern 2024", "where": "abstract"}
+_STATED = (
+    {
+        **_ABSTRACT,
+        "claim": "pairs from VQ-VAE and PixelCNN improve U-Nets of few micrographs",
+        "published": "no number",
+    },
+    {**_ABSTRACT, "claim": "such pairs reduce the labelling effort", "published": "no number", "unit": "micrographs"},
+    {
+        "paper": "Noguchi 2021",
+        "where": "notebooks of the repository",
+        "claim": "images sampled from VQ-VAE and PixelCNN are coarser than real ones",
+        "published": f"{min(COARSER):+.0%} to {max(COARSER):+.0%} grain size",
+    },
+)
+_NOT_RUN = {
+    "verdict": "not run here",
+    "why": "needs two or more generators of the plain recipe on the real micrographs",
+}
+
+
+def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
+    table = gains(runs, images)
+    plain = table[table["arm"].str.startswith("plain") & (table["generators"] > 1)]
+    if plain.empty:
+        return _NOT_RUN
+    best = plain.loc[plain["difference"].idxmax()]
+    row = {"ours": best["difference"], "low": best["difference_low"], "high": best["difference_high"]}
+    why = f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
+    why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; {plain['better'].sum()} better"
+    verdict = "direction reproduced" if best["better"] else "not reproduced"
+    return {**row, "n": int(best["generators"]), "verdict": verdict, "why": why}
+
+
+def _labels(runs: pd.DataFrame, hours: float) -> dict:
+    table = replaced(runs, hours)
+    plain = table[table["arm"].str.startswith("plain")] if len(table) else table
+    if plain.empty:
+        return _NOT_RUN
+    best = plain.loc[plain["replaced"].idxmax()]
+    ends = {f"{end}": best[f"worth_{end}"] - best["micrographs"] for end in ("low", "high")}
+    why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
+    why += "; as many as there are, or more" if best["at_least"] else ""
+    verdict = "direction reproduced" if ends["low"] > 0 else "not reproduced"
+    return {"ours": best["replaced"], **ends, "n": int(best["generators"]), "verdict": verdict, "why": why}
+
+
+def _coarser(runs: pd.DataFrame) -> dict:
+    made = runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
+    if len(made) < 2:
+        return _NOT_RUN
+    change = t_interval(made["pairs_diameter_1"].to_numpy(float) - 1)
+    close = change.low <= max(COARSER) and change.high >= min(COARSER)
+    verdict = "not reproduced" if change.low <= 0 else "reproduced" if close else "direction reproduced"
+    why = "another material: mean diameter of secondary gamma prime, all micrographs of the training spots"
+    row = {"ours": change.estimate, "low": change.low, "high": change.high, "n": len(made)}
+    return {**row, "verdict": verdict, "why": why}

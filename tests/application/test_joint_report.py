@@ -1,0 +1,200 @@
+"""Tables of the joint experiment against values worked out by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from micro_lib.application import joint_report
+from micro_lib.application.joint_report import arm_of, by_specimen, claims, gains, pair_quality, replaced, scores, worth
+from micro_lib.core.runs import write_table
+
+USED = {1: 1, 4: 4, 0: 9}
+SPREAD = [0.0, 0.01, -0.01, 0.02, -0.02, 0.0, 0.03, 0.0, -0.03, 0.01, 0.01, -0.02]
+
+
+def runs_of(values, pack="nasa_superalloy", n=12, generated=False):
+    """Runs of (arm, k) with the score given and, per seed, the same deviation in all arms."""
+    tables = []
+    for (arm, k), value in values.items():
+        recipe, _, ratio = arm.partition(" x")
+        row = {"pack": pack, "k": k, "arm": arm, "seed": range(1, n + 1), "generator": [i // 3 for i in range(n)]}
+        row |= {"recipe": "" if arm == "real" else recipe, "ratio": float(ratio or 0), "n_micrographs": USED[k]}
+        row |= {"n_pairs": 0 if arm == "real" else 16 * USED[k] * float(ratio), "generated": generated}
+        row |= {f"test_{name}": value + np.array(SPREAD[:n]) for name in joint_report.MEASURES}
+        tables.append(pd.DataFrame(row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def images_of(errors, pack="nasa_superalloy", k=4):
+    """One image of 100 pixels, half of either class, of four specimens (a seed each), with so many wrong a class."""
+    rows = []
+    for arm, wrong in errors.items():
+        for i, count in enumerate(wrong):
+            cells = {"n_0_0": 50 - count, "n_0_1": count, "n_1_0": count, "n_1_1": 50 - count}
+            rows.append(
+                {"pack": pack, "k": k, "arm": arm, "seed": 3 * i + 1, "group": f"s{i}", "split": "test", **cells}
+            )
+    return pd.DataFrame(rows)
+
+
+def no_images():
+    return images_of({"real": [0]}).iloc[:0]
+
+
+@pytest.mark.parametrize(
+    ("configuration", "arm"),
+    [
+        ({"k": 4, "data": "real"}, "real"),
+        ({"k": 1, "ratio": 4.0, "recipe": "plain"}, "plain x4"),
+        ({"ratio": 0.5, "recipe": "fine", "pack": "uhcs"}, "fine x0.5"),
+    ],
+)
+def test_arms_are_named_by_their_configuration(configuration, arm):
+    assert arm_of(json.dumps(configuration)) == arm
+
+
+def test_stored_runs_of_one_profile_are_read(tmp_path):
+    configuration = json.dumps({"k": 1, "ratio": 0.5, "recipe": "plain", "data": "real"})
+    table = pd.DataFrame({"configuration": [configuration] * 2, "profile": ["study", "quick"], "seed": 1, "n": 3})
+    for kind in ("runs", "images"):
+        write_table(table, tmp_path / f"joint_{kind}.csv")
+    for found in joint_report.stored("study", tmp_path):
+        assert found[["pack", "k", "arm"]].to_numpy().tolist() == [["nasa_superalloy", 1, "plain x0.5"]]
+    runs, images = joint_report.stored("study", tmp_path / "none")
+    assert runs.empty and images.empty and {"pack", "k", "arm", "seed"} <= set(runs)
+
+
+def test_scores_have_an_interval_over_generators():
+    table = scores(runs_of({("real", 0): 0.9, ("real", 1): 0.8})).set_index("k")
+    assert table.index.tolist() == [1, 0] and table["micrographs"].tolist() == [1, 9]
+    means = 0.8 + np.array(SPREAD).reshape(4, 3).mean(1)
+    low, high = stats.t.interval(0.95, 3, means.mean(), stats.sem(means))
+    row = table.loc[1]
+    assert (row["n"], row["generators"]) == (12, 4)
+    assert row[["miou_pooled", "miou_pooled_low", "miou_pooled_high"]].tolist() == pytest.approx(
+        [means.mean(), low, high]
+    )
+    once = scores(runs_of({("real", 4): 0.8}, "uhcs", n=3)).iloc[0]
+    assert np.isnan(once["miou_pooled_low"]) and once["generators"] == 1
+
+
+def test_packs_and_budgets_are_in_order():
+    runs = pd.concat([runs_of({("real", 4): 0.7}, "nasa_ebc"), runs_of({("real", 0): 0.9, ("real", 1): 0.8})])
+    table = scores(runs)
+    assert table[["pack", "k"]].to_numpy().tolist() == [["nasa_superalloy", 1], ["nasa_superalloy", 0], ["nasa_ebc", 4]]
+
+
+def test_specimens_are_pooled_over_their_images():
+    images = images_of({"real": [10]})
+    twice = pd.concat([images, images.assign(n_0_0=50, n_0_1=0, n_1_0=0, n_1_1=50)])
+    row = by_specimen(twice).iloc[0]
+    # 90 of 100 right in either class, 10 lost and 10 won: 90 / 110
+    assert row["miou"] == row["present_class_miou"] == pytest.approx(90 / 110) and row["micrographs"] == 2
+
+
+def test_gains_are_paired_by_seed_and_tested_over_generators():
+    runs = runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83})
+    runs.loc[runs["arm"] == "plain x4", "test_miou_pooled"] += np.repeat([0.0, 0.01, -0.01, 0.0], 3)
+    images = images_of({"real": [10, 10, 10, 10], "plain x4": [5, 5, 10, 0]})
+    row = gains(runs.sample(frac=1, random_state=1), images).iloc[0]
+    each = 0.03 + np.array([0.0, 0.01, -0.01, 0.0])
+    low, high = stats.t.interval(0.95, 3, each.mean(), stats.sem(each))
+    assert (row["arm"], row["n"], row["generators"], row["over"]) == ("plain x4", 12, 4, "generators")
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0.03, low, high])
+    assert row["p"] == pytest.approx(stats.ttest_1samp(each, 0).pvalue)
+    assert row["difference_low"] < row["runs_low"] < 0.03 < row["runs_high"] < row["difference_high"]
+    gained = [45 / 55 - 40 / 60] * 2 + [0.0, 1 - 40 / 60]
+    assert row["specimens"] == 4 and 0 <= row["specimens_low"] < np.mean(gained) < row["specimens_high"]
+    assert bool(row["better"]) == (row["specimens_low"] > 0)
+
+
+def test_one_generator_is_tested_over_its_unets():
+    row = gains(runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, "uhcs", n=3), no_images()).iloc[0]
+    assert (row["over"], row["generators"], row["specimens"]) == ("U-Nets", 1, 0) and not row["better"]
+    assert row["difference_low"] == pytest.approx(row["runs_low"])
+
+
+def test_single_runs_give_no_gain():
+    runs = runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, n=1)
+    assert gains(runs, no_images()).empty and replaced(runs, 1.0).empty
+
+
+# Labels replaced
+
+
+def test_a_score_is_worth_what_reaches_it_alone():
+    assert worth(0.85, [0.8, 0.9], [1, 4]) == pytest.approx(2)
+    assert worth(0.7, [0.8, 0.9], [1, 4]) == 1 and worth(0.95, [0.8, 0.9], [1, 4]) == 4
+    assert worth(0.85, [0.8, 0.7, 0.9], [1, 2, 4]) == pytest.approx(2), "more micrographs are never worth less"
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=5), st.floats(0, 1), st.floats(0, 1))
+def test_a_better_score_is_never_worth_less(alone, one, other):
+    budgets = 2.0 ** np.arange(len(alone))
+    low, high = sorted((one, other))
+    assert worth(low, alone, budgets) <= worth(high, alone, budgets) + 1e-9
+
+
+def test_pairs_replace_the_labels_that_reach_their_score():
+    runs = runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("real", 0): 0.95, ("plain x4", 1): 0.85})
+    row = replaced(runs, 2.0).iloc[0]
+    assert row[["micrographs", "worth", "replaced", "hours_saved"]].tolist() == pytest.approx([1, 2, 1, 2])
+    # All seeds deviate alike, so every resample says the same.
+    assert row[["worth_low", "worth_high"]].tolist() == pytest.approx([2, 2]) and not row["at_least"]
+    beyond = runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("plain x4", 1): 0.99})
+    assert replaced(beyond, 1.0).iloc[0]["at_least"] and not replaced(beyond, 1.0).iloc[0]["at_most"]
+
+
+# Pairs
+
+
+def test_a_generator_counts_once():
+    runs = runs_of({("real", 4): 0.8, ("plain x0.5", 4): 0.8, ("plain x4", 4): 0.8})
+    runs["pairs_auc_both"] = np.where(runs["n_pairs"] > 0, 0.6 + 0.1 * runs["generator"], np.nan)
+    runs["vq_seconds"] = 100.0
+    table = pair_quality(runs)
+    assert table[["recipe", "generators"]].to_numpy().tolist() == [["plain", 4]]
+    assert table["pairs_auc_both"].iloc[0] == pytest.approx(0.75) and table["vq_seconds"].iloc[0] == 100
+    assert pair_quality(runs[runs["arm"] == "real"]).empty
+
+
+# Claims
+
+
+def whole(gain, ratio=1.2, generated=False):
+    values = {("real", k): 0.8 + 0.03 * i for i, k in enumerate((1, 4, 0))}
+    values |= {("plain x4", k): value + gain for (_, k), value in list(values.items())}
+    runs = runs_of(values, generated=generated)
+    runs["pairs_diameter_1"] = ratio + 0.01 * runs["generator"]
+    wrong = [8, 8, 9, 9] if gain > 0 else [12, 12, 11, 13]
+    images = pd.concat([images_of({"real": [10] * 4, "plain x4": wrong}, k=k) for k in (1, 4, 0)])
+    return runs, images
+
+
+def test_claims_are_judged_by_both_intervals():
+    table = claims(*whole(0.02), hours=2.0, profile="study")
+    assert table["verdict"].tolist() == ["direction reproduced", "direction reproduced", "reproduced"]
+    assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4]
+    worse = claims(*whole(-0.02, ratio=0.9), hours=2.0, profile="study")
+    assert worse["verdict"].tolist() == ["not reproduced"] * 3
+    slightly = claims(*whole(0.02, ratio=1.05), hours=2.0, profile="study")
+    assert slightly["verdict"].iloc[2] == "direction reproduced"
+
+
+def test_nothing_is_judged_without_real_micrographs_or_generators():
+    runs, images = whole(0.02, generated=True)
+    assert set(claims(runs, images, hours=2.0, profile="smoke")["verdict"]) == {"not run here"}
+    runs, images = whole(0.02)
+    few = claims(runs[runs["generator"] == 0], images, hours=2.0, profile="quick")
+    assert set(few["verdict"]) == {"not run here"}
+    empty = joint_report.stored("study", "nowhere")
+    assert set(claims(*empty, hours=2.0, profile="study")["verdict"]) == {"not run here"}
+
+
+def test_the_published_coarsening_is_the_ratio_of_the_printed_sizes():
+    assert np.round(joint_report.COARSER, 3).tolist() == [0.16, 0.171, 0.198, 0.236]

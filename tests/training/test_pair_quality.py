@@ -1,0 +1,106 @@
+"""Sampled pairs judged: real pairs pass, blurred, copied and mismatched ones are told."""
+
+import numpy as np
+import pytest
+import torch
+
+from micro_lib.core.labels import ClassMap
+from micro_lib.core.seeds import stream
+from micro_lib.data.tiles import Labelled, histogram
+from micro_lib.models.segmenter import Card, Segmenter
+from micro_lib.training.pair_quality import agreement, judged, on_scale, segment_cut, windows
+
+CLASSES = ClassMap("two", ("a", "b"), {0: 0, 1: 1}, ("#000000", "#d55e00"))
+PX = 32
+
+
+def scene(seed, shape=(96, 96), cell=6):
+    rng = stream(seed, "scene")
+    mask = np.kron(rng.random((shape[0] // cell, shape[1] // cell)) < 0.3, np.ones((cell, cell))).astype(np.uint8)
+    image = np.clip(80 + 70 * mask + rng.normal(0, 8, shape), 0, 255).astype(np.uint8)
+    return Labelled(image, mask)
+
+
+SCENES = [scene(i) for i in range(4)]
+SPECIMENS = ["a", "a", "b", "c"]
+
+
+class Bright(torch.nn.Module):
+    """Calls class 1 what is brighter than the mean."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return torch.cat([-x, x], 1)
+
+
+SEGMENTER = Segmenter(Bright(), Card("lite0", "none", CLASSES, (0.0, 0.0)))
+
+
+def judge(pairs, micrographs=SCENES, specimens=SPECIMENS):
+    return judged(pairs, micrographs, specimens, 2, n_judged=24, n_copies=3, rng=stream(0, "judged"))
+
+
+def others(n, **options):
+    return [on_scale(scene(100 + i, (PX + 4, PX + 4), **options)) for i in range(n)]
+
+
+def cropped(pairs):
+    return [Labelled(pair.image[:PX, :PX], pair.mask[:PX, :PX]) for pair in pairs]
+
+
+def test_windows_cover_the_micrographs_and_know_their_specimen():
+    found, of = windows(SCENES, SPECIMENS, PX)
+    assert len(found) == 36 and of == ["a"] * 18 + ["b"] * 9 + ["c"] * 9
+    assert all(window.image.shape == (PX, PX) for window in found)
+    assert windows(SCENES, ["a"] * 4, PX)[1] is None
+
+
+def test_the_scale_of_sampled_pairs_keeps_contrast_apart():
+    dark = Labelled(SCENES[0].image // 2 + 20, SCENES[0].mask)
+    assert np.abs(on_scale(dark).image.astype(int) - on_scale(SCENES[0]).image).mean() < 1.5
+    assert on_scale(SCENES[0]).image.mean() == pytest.approx(127.5, abs=0.6)
+
+
+def test_pairs_like_the_real_ones_pass():
+    row = judge(cropped(others(24)))
+    assert row["pairs_compared"] == 24
+    assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_chord_1"] == pytest.approx(1, abs=0.25)
+    assert 0.2 < row["pairs_auc_mask"] < 0.8
+    assert row["pairs_copied"] == 0 and row["pairs_copy_distance"] > 0.8
+    assert row["real_copy_distance"] == pytest.approx(row["pairs_copy_distance"], abs=0.2)
+
+
+def test_coarser_pairs_are_told():
+    row = judge(cropped(others(24, cell=12)))
+    assert row["pairs_chord_1"] > 1.3 and row["pairs_auc_mask"] > 0.8
+
+
+def test_copies_are_told():
+    copies = [on_scale(SCENES[i % 4]) for i in range(6)]
+    copies = [Labelled(np.rot90(p.image[10 : 10 + PX, 20 : 20 + PX]).copy(), p.mask[:PX, :PX]) for p in copies]
+    row = judge(copies)
+    assert row["pairs_copied"] == 1 and row["pairs_copy_distance"] < 0.05
+
+
+def test_one_specimen_has_no_other_to_be_measured_against():
+    row = judge(cropped(others(6)), SCENES[:1], ["a"])
+    assert np.isnan(row["pairs_copied"]) and np.isnan(row["real_copy_distance"]) and 0 <= row["pairs_auc_both"] <= 1
+
+
+def test_masks_that_belong_to_their_images_agree():
+    pairs = cropped(others(6))
+    fitting = agreement(pairs, SEGMENTER)
+    assert fitting.shape == (6, 2, 2) and fitting.sum() == 6 * PX**2
+    share = np.trace(fitting.sum(0)) / fitting.sum()
+    strangers = [Labelled(a.image, b.mask) for a, b in zip(pairs, pairs[1:] + pairs[:1], strict=True)]
+    mixed = agreement(strangers, SEGMENTER).sum(0)
+    assert share > 0.99 > 0.8 > np.trace(mixed) / mixed.sum()
+
+
+def test_sampled_images_are_standardised_together():
+    bright, dark = np.full((PX, PX), 200, np.uint8), np.full((PX, PX), 50, np.uint8)
+    levels = histogram([bright, dark])
+    assert (segment_cut(SEGMENTER, bright, levels) == 1).all() and (segment_cut(SEGMENTER, dark, levels) == 0).all()
