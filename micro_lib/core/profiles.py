@@ -334,12 +334,13 @@ _TABLE = {
             "architecture": "resnet50",
         },
     },
-    # Goetz et al. 2022: five folds; tiles of 512 px with 62 px around them, micrographs halved; batch 8; DeepLabv2 for 550
-    # epochs of 14 steps on the source, adapted for 3,000. Its learning rates and loss weights are not in the text:
+    # Goetz et al. 2022: five folds; tiles of 512 px with 62 px around them, micrographs halved; batch 8; DeepLabv2, 550
+    # epochs of 14 steps on the source, 3,000 when adapted. Its learning rates and loss weights are not in the text:
     # "paper" has those of AdaptSegNet's code (the encoder's rate is a tenth of `learning_rate`). `tile`: side that
     # counts and margin, pixels; `tiling`: windows anywhere, or the published grid; `weights`: of the loss on the
-    # auxiliary output and of both adversarial losses; `watched`: micrographs measured at each of the curve's `points`.
-    # Generated micrographs: at most `n_images` whole ones a part, of `field_um` down and across.
+    # auxiliary output and of both adversarial losses; `discriminator`: width and learning rate; `watched`: micrographs
+    # measured at each of the curve's `points`. Generated micrographs: at most `n_images` whole ones a part, of
+    # `field_um` down and across.
     "adaptation": {
         "smoke": {
             "seeds": (1,),
@@ -355,7 +356,7 @@ _TABLE = {
             "optimizer": "adamw",
             "loss": "cross_entropy+dice",
             "weights": (0.1, 0.001, 0.0002),
-            "discriminator_width": 8,
+            "discriminator": (8, 5e-4),
             "points": 2,
             "watched": 1,
             "architecture": "lite0",
@@ -374,7 +375,7 @@ _TABLE = {
             "optimizer": "adamw",
             "loss": "cross_entropy+dice",
             "weights": (0.1, 0.001, 0.0002),
-            "discriminator_width": 16,
+            "discriminator": (16, 5e-4),
             "points": 4,
             "watched": 2,
             "architecture": "lite0",
@@ -393,7 +394,7 @@ _TABLE = {
             "optimizer": "adamw",
             "loss": "cross_entropy+dice",
             "weights": (0.1, 0.001, 0.0002),
-            "discriminator_width": 16,
+            "discriminator": (16, 5e-4),
             "points": 10,
             "watched": 2,
             "architecture": "lite0",
@@ -412,7 +413,7 @@ _TABLE = {
             "optimizer": "sgd",
             "loss": "cross_entropy",
             "weights": (0.1, 0.001, 0.0002),
-            "discriminator_width": 64,
+            "discriminator": (64, 1e-4),
             "points": 30,
             "watched": 7,
             "architecture": "deeplabv2",

@@ -231,12 +231,14 @@ def reduced(record: Record, scale: float) -> Labelled:
 
 
 # Name: what makes a fold of it, and how many there are.
-SHIFTS: dict[str, tuple[Callable[..., Shift], int]] = {
+REAL: dict[str, tuple[Callable[..., Shift], int]] = {
     "0d to 180d": (_views, 4),
     "0d to other alloys": (_other_alloys, 3),
     "0d to other laboratory": (_other_laboratory, 3),
     "coating": (_coating, 4),
     "316L to iron": (_iron, 5),
+}
+GENERATED: dict[str, tuple[Callable[..., Shift], int]] = {
     "development": (partial(_bainite, "T1", changes=DEVELOPMENT), 5),
     "T1": (partial(_bainite, "T1"), 5),
     "T2": (partial(_bainite, "T2"), 5),
@@ -245,3 +247,4 @@ SHIFTS: dict[str, tuple[Callable[..., Shift], int]] = {
     "T3 tested at 40 %": (partial(_bainite, "T3", fractions=(None, 0.4)), 5),
     "T3v tested at 40 %": (partial(_bainite, "T3", fractions=T3V_FRACTIONS), 5),
 }
+SHIFTS = REAL | GENERATED

@@ -5,6 +5,7 @@ from itertools import pairwise
 from torch import nn
 
 PUBLISHED_WIDTH = 64
+SMALLEST_PX = 32  # five convolutions halve what they are shown
 
 
 def discriminator(n_classes: int, width: int = PUBLISHED_WIDTH) -> nn.Sequential:
@@ -21,7 +22,7 @@ def discriminator(n_classes: int, width: int = PUBLISHED_WIDTH) -> nn.Sequential
     Returns
     -------
     torch.nn.Sequential
-        Maps (B, n_classes, H, W) float32, H and W at least 32, to logits (B, 1, H // 32, W // 32).
+        Maps (B, n_classes, H, W) float32, H and W at least `SMALLEST_PX`, to logits (B, 1, H // 32, W // 32).
 
     Raises
     ------

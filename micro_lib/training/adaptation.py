@@ -25,12 +25,12 @@ from micro_lib.core.runs import commit, out_dir, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
 from micro_lib.data.packs import Record
-from micro_lib.data.shifts import SHIFTS, Shift, n_folds, reduced, shift
-from micro_lib.data.tiles import Labelled
+from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, reduced, shift
+from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet
 from micro_lib.models.segmenter import standardise
 from micro_lib.training.adaptation_loop import Draws, Recipe, adapt, troubles
-from micro_lib.training.adaptation_methods import METHODS, Weights
+from micro_lib.training.adaptation_methods import METHODS, Design, Weights
 from micro_lib.training.shared import Made, configured, made_once
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -39,6 +39,7 @@ DEFAULTS = {
     "method": "none",  # of training.adaptation_methods.METHODS
     "labels": "none",  # of `LABELS`: of the target
     "alignment": "",  # of `ALIGNMENTS`: of the target's phase fractions with the source's
+    "adversarial": 0.0,  # weight of that loss on the main output, on the auxiliary one a fifth; 0 as the profile has it
     "architecture": "",  # of `ARCHITECTURES`
     "weights": "imagenet",
     "data": "auto",  # as for data.packs.pack
@@ -79,9 +80,9 @@ class AdaptationError(RuntimeError):
 class Material(NamedTuple):
     """What a run trains on."""
 
-    source: list[Labelled]
-    labelled: list[Labelled]  # of the target
-    target: list[np.ndarray]  # images without labels
+    source: list[Labelled | Cut]
+    labelled: list[Labelled | Cut]  # of the target
+    target: list[Labelled | Cut]  # whose masks are not used
 
 
 def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | Path = "") -> dict:
@@ -170,7 +171,9 @@ class Setting:
 
     def recipe(self, method: str) -> Recipe:
         """Return how a segmenter is trained by a method."""
-        plan = self.plan
+        plan, weights = self.plan, Weights(*self.plan["weights"])
+        if adversarial := self.configuration["adversarial"]:
+            weights = weights._replace(adversarial=adversarial, adversarial_auxiliary=adversarial / 5)
         return Recipe(
             method,
             len(self.shift.classes),
@@ -181,8 +184,8 @@ class Setting:
             stream_seed(self.seed, "adaptation"),
             optimizer=plan["optimizer"],
             loss=plan["loss"],
-            weights=Weights(*plan["weights"]),
-            discriminator_width=plan["discriminator_width"],
+            weights=weights,
+            design=Design(*plan["discriminator"]),
             points=plan["points"],
         )
 
@@ -198,21 +201,19 @@ class Setting:
         chosen = [self.shift.target[i] for i in order[:count]]
         if count and len(chosen) < count:
             raise ValueError(f"{count} labelled target micrographs wanted; the fold has {len(chosen)}")
-        source, labelled, target = (self.prepared(part) for part in (self.shift.source, chosen, self.shift.target))
-        if count is None:
-            return Material(labelled, [], [])
-        if self.configuration["alignment"]:
-            target = self.aligned()
-        return Material(source, labelled, [sample.image for sample in target] if method != "none" else [])
+        source = self.shift.source if count is not None else ()
+        target = self.shift.target if method != "none" else ()
+        material = Material(*(self.prepared(part) for part in (source, chosen, target)))
+        return material._replace(target=self.aligned()) if self.configuration["alignment"] else material
 
-    def prepared(self, records: Sequence[Record]) -> list[Labelled]:
+    def prepared(self, records: Sequence[Record]) -> list[Labelled | Cut]:
         """Return records at working scale, cut into tiles where the profile says so."""
         samples = [reduced(record, self.framing.scale) for record in records]
         if self.plan["tiling"] == "random":  # windows anywhere
             return samples
         return [tile for sample in samples for tile in cut(sample, self.framing)]
 
-    def aligned(self) -> list[Labelled]:
+    def aligned(self) -> list[Cut]:
         """Return those quarters of the target micrographs whose mean phase fractions come close to the source's."""
         n_classes, tiles, shares = len(self.shift.classes), [], []
         reference = self.reference_network() if self.configuration["alignment"] == "pseudo" else None
@@ -380,9 +381,10 @@ def reduced_image(image: np.ndarray, scale: float) -> np.ndarray:
     return reduced(Record("", image, np.zeros_like(image), "", None), scale).image
 
 
-def cut(sample: Labelled, framing: Framing) -> list[Labelled]:
+def cut(sample: Labelled, framing: Framing) -> list[Cut]:
     """Return the tiles of a micrograph with their surroundings."""
-    return [Labelled(*pair) for pair in zip(framing.cut(sample.image), framing.cut(sample.mask), strict=True)]
+    levels = histogram([sample.image])
+    return [Cut(*pair, levels) for pair in zip(framing.cut(sample.image), framing.cut(sample.mask), strict=True)]
 
 
 def fractions(masks: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
@@ -447,7 +449,7 @@ def bagged(paths: Sequence[str | Path], configuration: str | Mapping, seed: int,
         If the shift's targets take turns.
     """
     setting = Setting(complete(configuration), seed, profile)
-    if not setting.configuration["shift"].startswith("T"):
+    if setting.configuration["shift"] not in GENERATED:
         raise ValueError(f"the target's folds of {setting.configuration['shift']!r} take turns: no network saw no test")
     networks = [load(path)[0].to(setting.device) for path in paths]
     return setting.score(networks, "target")

@@ -23,10 +23,11 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
-from micro_lib.data.tiles import Labelled, Tiles
+from micro_lib.data.tiles import Cut, Tiles, histogram
+from micro_lib.models.discriminator import SMALLEST_PX
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
-from micro_lib.training.adaptation_methods import METHODS, Batch, Student, Term, Weights, terms
+from micro_lib.training.adaptation_methods import ADVERSARIAL, METHODS, Batch, Design, Student, Term, Weights, terms
 from micro_lib.training.supervised import (
     LOSSES,
     WEIGHT_DECAY,
@@ -45,7 +46,6 @@ OPTIMIZERS: dict[str, Callable] = {
 # Rare-class sampling (Hoyer et al. 2022, DAFormer). DEVIATION: their temperature of 0.01 is for 19 classes; of three
 # classes it would leave the rarest alone.
 TEMPERATURE = 0.5
-TRIES, RARE_PX = 8, 64  # windows drawn until one holds so many pixels of the class that is looked for
 COLLAPSED = 0.99  # share of one class in the predictions on the target from which a run counts as collapsed
 RISEN = 0.2  # rise of the labelled loss over its lowest from which a run counts as diverged
 
@@ -72,8 +72,8 @@ class Recipe:
         Keys of `OPTIMIZERS` and `supervised.LOSSES`.
     weights : Weights
         Of the parts of the loss.
-    discriminator_width : int
-        As for `micro_lib.models.discriminator.discriminator`.
+    design : Design
+        Of the discriminators.
     points : int
         Rows of the curve, evenly spaced.
     """
@@ -88,7 +88,7 @@ class Recipe:
     optimizer: str = "adamw"
     loss: str = "cross_entropy+dice"
     weights: Weights = field(default_factory=Weights)
-    discriminator_width: int = 16
+    design: Design = field(default_factory=Design)
     points: int = 10
 
     def __post_init__(self):
@@ -96,6 +96,8 @@ class Recipe:
             one_of(name, getattr(self, name), known)
         if self.n_classes < 2:
             raise ValueError(f"n_classes is {self.n_classes}; give the background a channel of its own")
+        if self.method in ADVERSARIAL and self.framing.tile_px < SMALLEST_PX:
+            raise ValueError(f"a discriminator needs tiles of {SMALLEST_PX} px; those of {self.framing} are smaller")
         if self.steps < self.points or self.points < 1:
             raise ValueError(f"{self.steps} steps cannot have a curve of {self.points} points")
 
@@ -105,34 +107,29 @@ class Draws:
 
     Parameters
     ----------
-    source : sequence of Labelled
+    source : sequence of Labelled or Cut
         With rare classes drawn more often: class c is looked for with a probability proportional to
         exp((1 - share of c) / `TEMPERATURE`).
-    labelled : sequence of Labelled
-        Target micrographs with labels, which take half of each labelled batch; may be empty.
-    target : sequence of numpy.ndarray
-        Images (H, W) uint8 without labels; empty where nothing is drawn from them.
+    labelled : sequence of Labelled or Cut
+        Target micrographs with labels. Where there are micrographs of both, each takes half of every labelled batch.
+    target : sequence of Labelled or Cut
+        Its masks are thrown away here; empty where nothing is drawn from it.
     recipe : Recipe
         Size of batches and tiles, seed.
     """
 
-    def __init__(
-        self,
-        source: Sequence[Labelled],
-        labelled: Sequence[Labelled],
-        target: Sequence[np.ndarray],
-        recipe: Recipe,
-    ):
+    def __init__(self, source: Sequence, labelled: Sequence, target: Sequence, recipe: Recipe):
         self.recipe, side = recipe, recipe.framing.side_px
-        self.pools = [_Pool(s, side, recipe, i) for i, s in enumerate((source, labelled)) if len(s)]
-        blank = [Labelled(image, np.zeros_like(image)) for image in target]
+        pools = [_Regions(part, recipe, i) for i, part in enumerate((source, labelled)) if len(part)]
+        self.pools = [Tiles(regions, side, seed=regions.seed) for regions in pools]
+        blank = [sample._replace(mask=np.zeros_like(sample.mask)) for sample in target]
         self.target = Tiles(blank, side, seed=stream_seed(recipe.seed, "target")) if blank else None
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
         count = self.recipe.batch
         numbers = range(step * count, (step + 1) * count)
-        images, masks = zip(*(self.pools[n % len(self.pools)].tile(n) for n in numbers), strict=True)
+        images, masks = zip(*(self.pools[n % len(self.pools)][0, n] for n in numbers), strict=True)
         target = [self._unlabelled(n) for n in numbers] if self.target else [torch.zeros(0, *images[0].shape)]
         joined = torch.stack(target) if self.target else target[0]
         return Batch(torch.stack(images), torch.stack(masks), joined)
@@ -142,27 +139,32 @@ class Draws:
         return self.target[number, int(index)][0]
 
 
-class _Pool:
-    """Labelled tiles with rare-class sampling."""
+class _Regions(Sequence):
+    """Parts of labelled micrographs around a pixel of a class that is looked for, by running number.
 
-    def __init__(self, micrographs: Sequence[Labelled], side_px: int, recipe: Recipe, number: int):
-        self.seed = stream_seed(recipe.seed, "labelled", number)
-        self.tiles = Tiles(micrographs, side_px, seed=self.seed)
-        counts = [np.bincount(m.mask.ravel(), minlength=recipe.n_classes) for m in micrographs]
-        self.holding = [np.flatnonzero([count[c] >= RARE_PX for count in counts]) for c in range(recipe.n_classes)]
-        share = np.sum(counts, axis=0) / np.sum(counts)
-        wanted = np.exp((1 - share) / TEMPERATURE) * [len(held) > 0 for held in self.holding]
+    Sides are twice a tile's, so that a tile cut at random from one shows what was looked for more often than not.
+    """
+
+    def __init__(self, micrographs: Sequence, recipe: Recipe, number: int):
+        self.micrographs, self.side_px = micrographs, recipe.framing.side_px
+        self.seed, self.count = stream_seed(recipe.seed, "labelled", number), recipe.steps * recipe.batch
+        self.levels = [m.histogram if isinstance(m, Cut) else histogram([m.image]) for m in micrographs]
+        counts = np.array([np.bincount(m.mask.ravel(), minlength=recipe.n_classes) for m in micrographs])
+        self.holding = [np.flatnonzero(counts[:, c]) for c in range(recipe.n_classes)]
+        wanted = np.exp((1 - counts.sum(0) / counts.sum()) / TEMPERATURE) * (counts.sum(0) > 0)
         self.wanted = wanted / wanted.sum()
 
-    def tile(self, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = stream(self.seed, "rare", number)
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Cut:
+        rng = stream(self.seed, "region", number)
         wanted = int(rng.choice(len(self.wanted), p=self.wanted))
         index = int(rng.choice(self.holding[wanted]))
-        for attempt in range(TRIES):
-            image, mask = self.tiles[number * TRIES + attempt, index]
-            if (mask == wanted).sum() >= RARE_PX:
-                break
-        return image, mask
+        image, mask = self.micrographs[index][:2]
+        y, x = divmod(int(rng.choice(np.flatnonzero(mask == wanted))), mask.shape[1])
+        window = np.s_[max(0, y - self.side_px) : y + self.side_px, max(0, x - self.side_px) : x + self.side_px]
+        return Cut(image[window], mask[window], self.levels[index])
 
 
 def adapt(
@@ -233,7 +235,7 @@ class _Run:
 
     def __init__(self, network: nn.Module, recipe: Recipe, draws: Draws, device: str):
         self.network, self.recipe, self.draws, self.device = network, recipe, draws, device
-        options = (recipe.n_classes, recipe.weights, recipe.discriminator_width)
+        options = (recipe.n_classes, recipe.weights, recipe.design)
         self.terms: Sequence[Term] = terms(recipe.method, network, *options).to(device)
         groups = zip(parameter_groups(network), (ENCODER_RATE, 1.0), strict=True)
         rates = [{"params": p, "lr": recipe.learning_rate * factor} for p, factor in groups]

@@ -6,8 +6,9 @@ classes, and none ever sees a target label.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ ENTROPY_WEIGHT, ENTROPY_POWER = 0.005, 2.0  # the same paper's robust penalty
 CONFIDENT = 0.968  # probability from which a pseudo-label counts (Tranheden et al. 2021)
 MEMORY = 0.99  # share of itself that a mean teacher keeps in a step (the same)
 MASKED_SHARE, BLOCKS_ACROSS = 0.7, 8  # of a masked tile (Hoyer et al. 2023: blocks of 64 px in 512)
-DISCRIMINATOR_RATE, DISCRIMINATOR_BETAS = 1e-4, (0.9, 0.99)
+DISCRIMINATOR_BETAS = (0.9, 0.99)
 
 
 class Batch(NamedTuple):
@@ -46,6 +47,13 @@ class Weights(NamedTuple):
     auxiliary: float = 0.1
     adversarial: float = 0.001
     adversarial_auxiliary: float = 0.0002
+
+
+class Design(NamedTuple):
+    """Width of discriminators and the learning rate they start with; the defaults are those of AdaptSegNet."""
+
+    width: int = PUBLISHED_WIDTH
+    rate: float = 1e-4
 
 
 class Student:
@@ -122,25 +130,18 @@ class Adversarial(Term):
         Channels of the outputs.
     weights : Weights
         Of the adversarial losses.
-    width : int
+    design : Design
         Of the discriminators.
-    shown : callable
+    shown : torch.nn.Module
         Maps probabilities (B, C, h, w) to what the discriminators see.
     """
 
-    def __init__(
-        self,
-        n_classes: int,
-        weights: Weights = Weights(),  # noqa: B008  immutable
-        width: int = PUBLISHED_WIDTH,
-        shown: Callable[[torch.Tensor], torch.Tensor] = torch.nn.Identity(),  # noqa: B008  stateless
-    ):
+    def __init__(self, n_classes: int, weights: Weights, design: "Design", shown: nn.Module):
         super().__init__()
-        self.discriminators = nn.ModuleList(discriminator(n_classes, width) for _ in Levels._fields)
+        self.discriminators = nn.ModuleList(discriminator(n_classes, design.width) for _ in Levels._fields)
         self.weights = (weights.adversarial, weights.adversarial_auxiliary)
         self.shown = shown
-        parameters = self.discriminators.parameters()
-        self.optimizer = torch.optim.Adam(parameters, DISCRIMINATOR_RATE, DISCRIMINATOR_BETAS)
+        self.optimizer = torch.optim.Adam(self.discriminators.parameters(), design.rate, DISCRIMINATOR_BETAS)
 
     def loss(self, student, batch):
         """Return the weighted losses of calling target outputs SOURCE; the discriminators gather no gradients."""
@@ -184,11 +185,13 @@ def frozen(modules: nn.Module) -> Iterator[None]:
         modules.requires_grad_(True)
 
 
-def self_information(probabilities: torch.Tensor) -> torch.Tensor:
-    """Return -p log p / log C of every class (Vu et al. 2019, eq. 4), (B, C, h, w), between 0 and 1; 0 at p = 0."""
-    return torch.special.entr(probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)) / math.log(
-        probabilities.shape[1]
-    )
+class SelfInformation(nn.Module):
+    """-p log p / log C of every class (Vu et al. 2019, eq. 4): between 0 and 1, 0 at p = 0."""
+
+    def forward(self, probabilities: torch.Tensor) -> torch.Tensor:
+        """Return the weighted self-information (B, C, h, w) of probabilities of that shape."""
+        positive = probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny)  # the slope is infinite at 0
+        return torch.special.entr(positive) / math.log(probabilities.shape[1])
 
 
 # Spectra: FDA
@@ -258,7 +261,7 @@ def with_low_frequencies_of(images: torch.Tensor, others: torch.Tensor, band: fl
 
 def robust_entropy(logits: torch.Tensor) -> torch.Tensor:
     """Return the mean of (H^2 + 1e-8)^2 over pixels, H their entropy over log C (Yang and Soatto 2020, eq. 5)."""
-    entropy = self_information(logits.softmax(1)).sum(1)  # (B, h, w) in [0, 1]
+    entropy = SelfInformation()(logits.softmax(1)).sum(1)  # (B, h, w) in [0, 1]
     return ((entropy**2 + 1e-8) ** ENTROPY_POWER).mean()
 
 
@@ -299,7 +302,9 @@ class MeanTeacher(Term):
             mixed = student.imitation(levels, torch.where(pasted, batch.masks, labels), weights)
             total, parts = total + mixed, parts | {"mixed": float(mixed)}
         if self.masking:
-            masked = student.imitation(student.levels(hidden(varied(batch.target))), labels, trust)
+            with statistics_kept(student.network):  # those of hidden tiles are nothing to go by afterwards
+                levels = student.levels(hidden(varied(batch.target)))
+            masked = student.imitation(levels, labels, trust)
             total, parts = total + masked, parts | {"masked": float(masked)}
         return total, parts
 
@@ -315,6 +320,20 @@ class MeanTeacher(Term):
     def follow(self, network):
         """Move the teacher a little towards the segmenter."""
         self.teacher.update_parameters(network)
+
+
+@contextmanager
+def statistics_kept(network: nn.Module) -> Iterator[None]:
+    """Normalise by the statistics of a batch without remembering them."""
+    layers = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    before = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum in zip(layers, before, strict=True):
+            layer.momentum = momentum
 
 
 def _remember(average: torch.Tensor, new: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
@@ -366,15 +385,13 @@ def hidden(images: torch.Tensor) -> torch.Tensor:
 # Methods
 
 
-def terms(
-    method: str, network: nn.Module, n_classes: int, weights: Weights, discriminator_width: int
-) -> Sequence[Term]:
+def terms(method: str, network: nn.Module, n_classes: int, weights: Weights, design: Design) -> nn.ModuleList:
     """Return the terms of a method of `METHODS`."""
-    adversarial = {"n_classes": n_classes, "weights": weights, "width": discriminator_width}
+    adversarial = partial(Adversarial, n_classes, weights, design)
     made = {
         "none": lambda: [],
-        "AdaptSegNet": lambda: [Adversarial(**adversarial)],
-        "ADVENT": lambda: [Adversarial(**adversarial, shown=self_information)],
+        "AdaptSegNet": lambda: [adversarial(nn.Identity())],
+        "ADVENT": lambda: [adversarial(SelfInformation())],
         "FDA": lambda: [Spectrum()],
         "self-training": lambda: [MeanTeacher(network, mixing=True)],
         "masked consistency": lambda: [MeanTeacher(network, masking=True)],
@@ -383,4 +400,5 @@ def terms(
     return nn.ModuleList(made[method]())
 
 
+ADVERSARIAL = ("AdaptSegNet", "ADVENT")
 METHODS = ("none", "AdaptSegNet", "FDA", "ADVENT", "self-training", "masked consistency", "combination")

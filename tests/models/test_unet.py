@@ -83,7 +83,7 @@ def test_other_weights_in_the_package_are_refused(monkeypatch, tmp_path):
         unet.build("lite0")
 
 
-@pytest.mark.parametrize("architecture", ["lite0", "resnet18", "resnet34", "dynamic_resnet18"])
+@pytest.mark.parametrize("architecture", ["lite0", "resnet18", "resnet34", "vgg16", "dynamic_resnet18"])
 @torch.no_grad()
 def test_shapes_and_parameter_groups(architecture):
     network = unet.build(architecture, n_classes=3, weights="random").eval()
@@ -158,3 +158,41 @@ def test_without_network_the_weights_are_unavailable_soon(answers, monkeypatch, 
 def test_unknown_names_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         unet.build(**arguments)
+
+
+@pytest.mark.parametrize("architecture", ["lite0", "vgg16"])
+def test_a_second_output_leaves_the_network_as_it_is(architecture):
+    network = unet.build(architecture, 3, "random").eval()
+    images = torch.randn(1, 1, 64, 96)
+    with torch.no_grad():
+        alone = network(images)
+        both = unet.TwoLevels(network)
+        levels = both.levels(images)
+        assert torch.equal(levels.main, alone) and torch.equal(both(images), alone)
+        assert levels.auxiliary.shape == alone.shape
+    assert not network.decoder.blocks[unet.AUXILIARY_BLOCK]._forward_hooks, "the hook is taken off"
+    encoder, rest = unet.parameter_groups(both)
+    assert {id(p) for p in both.auxiliary.parameters()} <= {id(p) for p in rest}
+    assert {id(p) for p in encoder} == {id(p) for p in network.encoder.parameters()}
+
+
+def test_the_second_output_learns_what_lies_before_it():
+    both = unet.TwoLevels(unet.build("lite0", 2, "random"))
+    both.levels(torch.randn(2, 1, 64, 64)).auxiliary.square().mean().backward()
+    assert both.network.encoder.model.conv_stem.weight.grad.abs().sum() > 0
+    assert both.network.segmentation_head[0].weight.grad is None
+
+
+@torch.no_grad()
+def test_vgg16_takes_tiles_that_do_not_divide():
+    network = unet.build("vgg16", weights="random").eval()
+    assert network(torch.randn(1, 1, 60, 44)).shape == (1, 2, 60, 44)
+    assert sum(isinstance(layer, nn.Conv2d) for layer in network.encoder.modules()) == 13
+
+
+def test_vgg16_weights_come_from_the_cache(monkeypatch):
+    states = torchvision.models.vgg16().state_dict()
+    monkeypatch.setattr(unet, "resnet_states", lambda name: dict(states))
+    encoder = unet.build("vgg16").encoder
+    torch.testing.assert_close(encoder.features[0].weight, states["features.0.weight"].sum(1, keepdim=True))
+    assert torch.equal(encoder.features[28].weight, states["features.28.weight"])

@@ -1,0 +1,270 @@
+"""The experiment: rows are complete and add up, references are shared, and target labels stay unseen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers.two_levels import Tiny, micrographs, same
+
+from micro_lib.core.profiles import settings
+from micro_lib.core.runs import read_table
+from micro_lib.data.framing import Framing
+from micro_lib.data.packs import Record
+from micro_lib.data.shifts import SHIFTS, Shift
+from micro_lib.models import carded
+from micro_lib.training import adaptation
+from micro_lib.training.adaptation import (
+    ARMS,
+    CONFIGURATIONS,
+    AdaptationError,
+    Setting,
+    alike,
+    bagged,
+    complete,
+    confusions,
+    cut,
+    fractions,
+    load,
+    pooled_miou,
+    predict,
+    run,
+)
+from micro_lib.training.adaptation_methods import METHODS
+
+PLAN = {"tile": (32, 4), "source_steps": 6, "steps": 6, "batch": 2, "points": 2, "watched": 1, "learning_rate": 1e-2}
+BUILD = adaptation.build
+
+
+def records(domain, n, contrast, seed):
+    made = micrographs(n, contrast, seed)
+    return tuple(Record(f"{domain} {i}", *sample, f"{domain} {i}", None) for i, sample in enumerate(made))
+
+
+def made_up(**changes):
+    parts = [records("source", 3, 60, 0), records("source test", 2, 60, 1)]
+    parts += [records("target", 3, 25, 2), records("target test", 2, 25, 3)]
+    return replace(Shift(("dark", "bright"), *parts, is_generated=True), **changes)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """A made-up shift, a tiny network, a handful of steps."""
+    plans = {name: {**settings("adaptation", name), **PLAN} for name in ("smoke",)}
+    monkeypatch.setattr(adaptation, "settings", lambda _experiment, profile: plans[profile])
+    monkeypatch.setattr(adaptation, "build", lambda _architecture, n_classes, _weights="": Tiny(n_classes))
+    monkeypatch.setattr(adaptation, "shift", lambda *_: made_up())
+
+
+# Configurations
+
+
+def test_configurations_cover_arms_and_shifts():
+    assert {configuration["shift"] for configuration in CONFIGURATIONS.values()} == set(SHIFTS)
+    assert {complete(name)["method"] for name in CONFIGURATIONS} == set(METHODS)
+    assert f"{next(iter(ARMS))}, T2" in CONFIGURATIONS
+    assert "oracle, 316L to iron" not in CONFIGURATIONS and "FDA, 316L to iron" in CONFIGURATIONS
+    assert complete({})["method"] == "none" and complete("oracle, T3")["labels"] == "oracle"
+
+
+@pytest.mark.parametrize(
+    ("configuration", "message"),
+    [
+        ("oracle, T9", "no configuration 'oracle, T9'"),
+        ({"methd": "FDA"}, r"unknown keys \['methd'\]"),
+        ({"method": "DANN"}, "method is 'DANN'; there are none, AdaptSegNet"),
+        ({"labels": "3"}, "labels is '3'; there are none, 1, 2, oracle"),
+        ({"architecture": "dynamic_resnet18"}, "architecture is 'dynamic_resnet18'"),
+        ({"shift": "316L to iron", "labels": "oracle"}, "no target micrographs but those tested"),
+        ({"labels": "oracle", "method": "FDA"}, "the oracle is trained on target labels alone"),
+        ({"alignment": "pseudo"}, "alignment chooses unlabelled target tiles"),
+    ],
+)
+def test_wrong_configurations_are_refused(configuration, message):
+    with pytest.raises(ValueError, match=message):
+        complete(configuration)
+
+
+# Runs
+
+
+def test_a_row_is_flat_whole_and_adds_up(tmp_path):
+    row = run({"method": "AdaptSegNet", "shift": "T2"}, 1, "smoke", tmp_path)
+    assert all(isinstance(value, (str, int, float, bool)) for value in row.values())
+    assert not any(isinstance(value, np.generic) for value in row.values())
+    assert (row["n_source"], row["n_labelled"], row["n_target"], row["steps"]) == (3, 0, 3, 6)
+    assert row["rdt"] == pytest.approx((row["target_miou"] - row["reference_miou"]) / row["reference_miou"])
+    assert row["target_true_dark"] + row["target_true_bright"] == pytest.approx(1)
+    assert row["target_found_dark"] + row["target_found_bright"] == pytest.approx(1)
+    assert not row["uses_target_labels"] and row["generated"] and row["trouble"] == ""
+
+    images = read_table(tmp_path / "images.csv")
+    assert images["split"].tolist() == ["source", "source", "target", "target"] and images["name"].is_unique
+    target = images[images["split"] == "target"]
+    assert confusions(target, 2).sum() == 2 * 64 * 64
+    assert pooled_miou(target, 2) == pytest.approx(row["target_miou"])
+    truth = np.mean([r.mask.mean() for r in made_up().target_test])
+    assert row["target_true_bright"] == pytest.approx(truth)
+    curve = read_table(tmp_path / "curve.csv")
+    assert curve["step"].tolist() == [3, 6]
+    assert {"loss", "adversarial", "source_miou", "target_miou", "target_largest", "target_entropy"} <= set(curve)
+
+
+def test_the_reference_is_the_run_without_adaptation_and_made_once(tmp_path, monkeypatch):
+    plain = run({}, 1, "smoke", tmp_path / "plain")
+    assert plain["reference_miou"] == plain["source_miou"] and plain["n_target"] == 0
+    adapted = run({"method": "FDA"}, 1, "smoke", tmp_path / "adapted")
+    assert adapted["reference_miou"] == plain["source_miou"]
+    fitted = []
+    real = adaptation.fit
+    monkeypatch.setattr(adaptation, "fit", lambda *a, **k: fitted.append(a[1]) or real(*a, **k))
+    monkeypatch.setattr(adaptation, "shift", lambda *_: made_up(target=records("another", 2, 10, 9)))
+    other = run({"method": "FDA", "shift": "T3"}, 1, "smoke", tmp_path / "other")
+    assert fitted == ["FDA"] and other["reference_miou"] == plain["source_miou"]
+    network = Setting(complete({}), 1, "smoke").reference_network()
+    assert same(network, load_tiny(tmp_path / "plain" / adaptation.NETWORK))
+
+
+def load_tiny(path):
+    network, card = load(path)
+    assert card["classes"] == ["dark", "bright"] and card["tile_px"] == 32
+    return network
+
+
+def test_what_a_run_leaves_predicts_what_it_scored(tmp_path):
+    row = run({}, 2, "smoke", tmp_path)
+    network = load_tiny(tmp_path / adaptation.NETWORK)
+    images = Setting(complete({}), 2, "smoke").score([network], "target")
+    assert pooled_miou(images, 2) == row["target_miou"] and row["fold"] == 1
+    carded.write(tmp_path / "other.safetensors", "{}", {"a": torch.zeros(1)})
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    with pytest.raises(AdaptationError, match=r"broken.safetensors is no .safetensors file"):
+        load(tmp_path / "broken.safetensors")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])
+def test_no_target_label_is_touched(method, tmp_path, monkeypatch):
+    run({"method": method}, 1, "smoke", tmp_path / "true")
+    spoilt = tuple(r._replace(mask=np.ascontiguousarray(1 - r.mask)) for r in made_up().target)
+    hidden = tuple(r._replace(mask=1 - r.mask) for r in made_up().target_test)
+    monkeypatch.setattr(adaptation, "shift", lambda *_: made_up(target=spoilt, target_test=hidden))
+    row = run({"method": method}, 1, "smoke", tmp_path / "spoilt")
+    paths = [tmp_path / part / adaptation.NETWORK for part in ("true", "spoilt")]
+    assert same(load_tiny(paths[0]), load_tiny(paths[1])) and not row["uses_target_labels"]
+
+
+def test_arms_with_target_labels_say_so_and_use_so_many(tmp_path):
+    one = run({"labels": "1"}, 1, "smoke", tmp_path / "one")
+    oracle = run({"labels": "oracle"}, 1, "smoke", tmp_path / "oracle")
+    assert (one["n_source"], one["n_labelled"], one["n_target"]) == (3, 1, 0)
+    assert (oracle["n_source"], oracle["n_labelled"], oracle["n_target"]) == (0, 3, 0)
+    assert one["uses_target_labels"] and oracle["uses_target_labels"]
+    first, second = (Setting(complete({"labels": n}), 1, "smoke").material().labelled for n in ("1", "2"))
+    np.testing.assert_array_equal(first[0].image, second[0].image)  # two labels hold the one
+
+
+def test_more_labels_than_there_are_are_refused(monkeypatch):
+    monkeypatch.setattr(adaptation, "shift", lambda *_: made_up(target=records("target", 1, 25, 2)))
+    with pytest.raises(ValueError, match="2 labelled target micrographs wanted; the fold has 1"):
+        Setting(complete({"labels": "2"}), 1, "smoke").material()
+
+
+def test_folds_follow_the_seed():
+    folds = [Setting(complete({"shift": "0d to 180d"}), seed, "smoke").fold for seed in (1, 2, 3, 4, 5)]
+    assert folds == [0, 1, 2, 3, 0]
+
+
+def test_the_published_grid_cuts_tiles(monkeypatch):
+    setting = Setting(complete({"method": "FDA"}), 1, "smoke")
+    setting.plan["tiling"] = "grid"
+    material = setting.material()
+    assert len(material.source) == len(material.target) == 3 * 4  # 64 px in tiles of 32
+    assert material.source[0].image.shape == (40, 40)
+    assert (material.source[0].histogram == np.bincount(made_up().source[0].image.ravel(), minlength=256)).all()
+
+
+def test_bagging_averages_probabilities(tmp_path, monkeypatch):
+    for seed in (1, 2):
+        run({}, seed, "smoke", tmp_path / str(seed))
+    paths = [tmp_path / str(seed) / adaptation.NETWORK for seed in (1, 2)]
+    found = bagged(paths, {}, 1, "smoke")
+    setting, networks = Setting(complete({}), 1, "smoke"), [load(path)[0] for path in paths]
+    image = made_up().target_test[0]
+    mean = sum(setting.predict([network], image.image, 1.0) for network in networks) / 2
+    assert int((mean.argmax(-1) == image.mask).sum()) == int(np.trace(confusions(found, 2)[0]))
+    with pytest.raises(ValueError, match="folds of 'coating' take turns"):
+        bagged(paths, {"shift": "coating"}, 1, "smoke")
+
+
+# Alignment
+
+
+def test_alignment_by_hand():
+    shares = np.array([[0.9, 0.1], [0.5, 0.5], [0.4, 0.6], [0.6, 0.4], [0.5, 0.5]])
+    assert alike(shares, np.array([0.5, 0.5])) == [1, 2, 3, 4]
+    assert alike(shares[1:], np.array([0.5, 0.5])) == [0, 1, 2, 3]
+    assert len(alike(np.tile([1.0, 0.0], (10, 1)), np.array([0.0, 1.0]))) == 10, "nothing helps, nothing is lost"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_alignment_never_makes_it_worse_and_keeps_most(seed):
+    rng = np.random.default_rng(seed)
+    shares, wanted = rng.dirichlet([1, 1, 1], 20), rng.dirichlet([1, 1, 1])
+    kept = alike(shares, wanted)
+    assert np.abs(shares[kept].mean(0) - wanted).sum() <= np.abs(shares.mean(0) - wanted).sum()
+    assert len(kept) >= 12 and kept == sorted(set(kept))
+
+
+def test_aligned_runs_say_what_they_used(tmp_path):
+    pseudo = run({"method": "AdaptSegNet", "alignment": "pseudo"}, 1, "smoke", tmp_path / "pseudo")
+    truth = run({"method": "AdaptSegNet", "alignment": "true"}, 1, "smoke", tmp_path / "true")
+    assert not pseudo["uses_target_labels"] and truth["uses_target_labels"]
+    assert 7 <= pseudo["n_target"] <= 12 and 7 <= truth["n_target"] <= 12  # of four quarters of three micrographs
+    setting = Setting(complete({"method": "AdaptSegNet", "alignment": "true"}), 1, "smoke")
+    wanted = fractions([r.mask for r in made_up().source], 2)
+    before = fractions([r.mask for r in made_up().target], 2)
+    inside = [tile.mask[4:-4, 4:-4] for tile in setting.material().target]
+    assert abs(fractions(inside, 2) - wanted).sum() <= abs(before - wanted).sum()
+
+
+# Prediction
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (50, 37), (20, 90)])
+def test_predictions_are_whole_and_without_seams(shape):
+    torch.manual_seed(0)
+    network = Tiny().eval()
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    found = predict([network], image, Framing(1.0, 24, 8))
+    assert found.shape == (*shape, 2) and np.allclose(found.sum(-1), 1, atol=1e-5)
+    pixels = (image - image.mean()) / image.std()
+    around = [(8, 8 + -size % 24) for size in shape]
+    padded = torch.from_numpy(np.pad(pixels, around, mode="symmetric")).float()[None, None]
+    with torch.no_grad():
+        whole = network(padded)[0].softmax(0).permute(1, 2, 0)[8 : 8 + shape[0], 8 : 8 + shape[1]]
+    np.testing.assert_allclose(found, whole.numpy(), atol=1e-5)
+
+
+def test_predictions_at_another_scale_have_the_size_of_the_image():
+    found = predict([Tiny().eval()], micrographs(1, px=61)[0].image, Framing(0.5, 24, 8))
+    assert found.shape == (61, 61, 2) and np.allclose(found.sum(-1), 1, atol=1e-5)
+
+
+def test_fractions_and_tiles_by_hand():
+    masks = [np.array([[0, 1], [1, 1]]), np.array([[2, 2]])]
+    np.testing.assert_allclose(fractions(masks, 4), [1 / 6, 3 / 6, 2 / 6, 0])
+    tiles = cut(micrographs(1)[0], Framing(1.0, 32, 0))
+    assert len(tiles) == 4 and sum(int(tile.mask.sum()) for tile in tiles) == int(micrographs(1)[0].mask.sum())
+
+
+def test_real_networks_are_built():
+    with torch.device("meta"):
+        for architecture in adaptation.ARCHITECTURES:
+            levels = BUILD(architecture, 3, "random").levels(torch.empty(1, 1, 64, 64))
+            assert levels.main.shape == levels.auxiliary.shape == (1, 3, 64, 64)
+        assert len(BUILD("deeplabv2", 2, "random").main) == 4
+        assert len(BUILD("deeplabv2 of two rates", 2, "random").main) == 2
+    with pytest.raises(ValueError, match="architecture is 'unet'"):
+        BUILD("unet", 2)
