@@ -11,26 +11,23 @@ alone decides how it looks.
 
 from collections.abc import Mapping
 
-import cv2
 import numpy as np
 import pandas as pd
-from scipy.ndimage import gaussian_filter1d
 from scipy.stats import qmc
 
 from micro_lib.core.checks import one_of
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.synthesis import imaging
-from micro_lib.synthesis.bainite_geometry import (
-    Cells,
-    Laths,
-    broad_field,
+from micro_lib.synthesis.bainite_drawing import (
+    add_artefacts,
     draw_cells,
-    draw_islands,
     draw_laths,
-    places_in,
+    etch_boundaries,
+    etch_cells,
+    leave_standing,
+    scatter_islands,
 )
-from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
 from micro_lib.synthesis.presets import between
 from micro_lib.synthesis.scenario import Constant, Distribution, Integers, Micrograph, Parameter, Space
@@ -38,12 +35,18 @@ from micro_lib.synthesis.scenario import Constant, Distribution, Integers, Micro
 LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
 PARTS = ("train", "test")
 # Goetz et al. 2022, Table 1 and section 2.1; their text says 27 source images where 112 tiles make 28.
-TILES = {"source": (112, 28), "T1": (80, 20), "T2": (48, 12), "T3": (234, 200)}
+TILES = {"source": (112, 28), "T1": (80, 20), "T2": (48, 12), "T3": (234, 200), "development": (80, 20)}
 TILES_PER_IMAGE = 4
 # Of the training part by Table 1, of the test part by Table 7; the source's test fold is drawn from the same images.
-LATH_FRACTION = {"source": (0.53, 0.53), "T1": (0.54, 0.436), "T2": (0.29, 0.467), "T3": (0.53, 0.446)}
+LATH_FRACTION = {
+    "source": (0.53, 0.53),
+    "T1": (0.54, 0.436),
+    "T2": (0.29, 0.467),
+    "T3": (0.53, 0.446),
+    "development": (0.53, 0.45),
+}
 LATH_FRACTION_SPREAD = 0.15  # half the range between the images of a part; not published
-PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "T3": 0.1266}
+PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "T3": 0.1266, "development": 0.0277}
 FIELD_UM = (1433 * 0.0277, 2048 * 0.0277)  # down, across
 
 MEASUREMENT = ("gradient", "vignetting", "charging", "defocus", "shot_noise", "detector_noise", "scan_lines")
@@ -229,7 +232,31 @@ T3 = {
     "shot_noise": between(0.01, 0.015),
     "detector_noise": 0.008,
 }
-PREPARATIONS = {"source": SOURCE, "T1": T1, "T2": T2, "T3": T3}
+# Not published and not to be reported: what choices are made on. Polished, unetched, seen by backscattered electrons:
+# grains differ in grey, films are dark, fine and noisy.
+DEVELOPMENT = {
+    "matrix_grey": between(0.48, 0.54),
+    "grey_spread": between(0.06, 0.09),
+    "roughness": between(0.005, 0.015),
+    "roughness_um": 0.3,
+    "film_width_um": between(0.09, 0.12),
+    "film_grey": between(0.1, 0.2),
+    "subgrain_um": 0.08,
+    "subgrain_step": between(-0.06, -0.02),
+    "boundary_um": 0.06,
+    "boundary_grey": 0.35,
+    "packet_boundary": 0.5,
+    "fading": between(0.5, 0.7),
+    "island_grey": between(0.62, 0.7),
+    "island_rim_grey": 0.6,
+    "pits_per_100um2": between(0.0, 2.0),
+    "gradient": between(0.0, 0.1),
+    "blur_um": between(0.04, 0.06),
+    "shot_noise": between(0.05, 0.07),
+    "detector_noise": 0.02,
+    "scan_lines": 0.004,
+}
+PREPARATIONS = {"source": SOURCE, "T1": T1, "T2": T2, "T3": T3, "development": DEVELOPMENT}
 
 
 def preparation(name: str) -> Space:
@@ -326,120 +353,12 @@ def render(row: Mapping) -> Micrograph:
     rng = {part: stream(int(p["seed"]), part) for part in parts}
     cells = draw_cells(p, rng["cells"])
     laths = draw_laths(cells, p, rng["laths"])
-    islands = _islands(cells, p, rng["islands"])
-    surface = _etched_cells(cells, p, rng["surface"])
-    surface = _etched_boundaries(surface, cells, p, rng["boundaries"])
-    surface = _proud(surface, laths, islands, p)
-    surface = _artefacts(surface, p, rng["artefacts"])
-    image = imaging.measure(surface, p | {"blur_sigma_px": _px(p, "blur_um"), "inverted": False}, rng["imaging"])
+    islands = scatter_islands(cells, p, rng["islands"])
+    surface = etch_cells(cells, p, rng["surface"])
+    surface = etch_boundaries(surface, cells, p, rng["boundaries"])
+    surface = leave_standing(surface, laths, islands, p)
+    surface = add_artefacts(surface, p, rng["artefacts"])
+    image = imaging.measure(
+        surface, p | {"blur_sigma_px": p["blur_um"] / p["pixel_size_um"], "inverted": False}, rng["imaging"]
+    )
     return Micrograph(image, cells.mask, cells.labels, float(p["pixel_size_um"]))
-
-
-def _px(p: Mapping, name: str) -> float:
-    return p[name] / p["pixel_size_um"]
-
-
-def _area_100um2(p: Mapping) -> float:
-    return p["height_px"] * p["width_px"] * p["pixel_size_um"] ** 2 / 100
-
-
-def _islands(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Depth (H, W) in px below the rim of islands, which lie in ferrite and on its boundaries."""
-    ferrite = cells.mask == 0
-    count = rng.poisson(p["islands_per_100um2"] * _area_100um2(p) * ferrite.mean())
-    at_boundary = rng.binomial(count, p["island_at_boundary"])
-    places = [
-        places_in(ferrite & (cells.edge_px < 1.5), at_boundary, rng),
-        places_in(ferrite, count - at_boundary, rng),
-    ]
-    places = np.concatenate(places)
-    sizes = p["island_um"] * np.exp(p["island_spread"] * rng.standard_normal(len(places)).clip(-2.5, 2.5))
-    return draw_islands(places, sizes, p, ferrite.shape, rng)
-
-
-def _etched_cells(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Brightness (H, W) float32 of the matrix: every cell as bright and as rough as its orientation has it etched."""
-    count, shape = len(cells.is_lath), cells.labels.shape
-    grey = p["matrix_grey"] + p["grey_spread"] * rng.standard_normal(count).clip(-2.5, 2.5)
-    grey += p["lath_step"] * cells.is_lath
-    rough = p["roughness"] * rng.uniform(0.4, 1.6, count)
-    height = rng.standard_normal(count).clip(-2, 2).astype(np.float32)
-    surface = grey.astype(np.float32)[cells.labels]
-    if p["roughness"]:
-        surface += rough.astype(np.float32)[cells.labels] * smooth_field(shape, _px(p, "roughness_um"), rng)
-    if p["facet_depth"]:
-        surface += _facets(cells, p, rng)
-    if p["relief"]:
-        surface += _shading(height[cells.labels], p)
-    return surface
-
-
-def _facets(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Shading (H, W) of etched terraces: unbroken, about parallel steps in ferrite grains, each with its own depth."""
-    count, shape = len(cells.is_lath), cells.labels.shape
-    angle, depth = rng.uniform(0, 2 * np.pi, count), p["facet_depth"] * rng.uniform(-0.6, 1.0, count).clip(0)
-    samples = 2 * np.pi * np.sqrt(2) * 1.5  # a wave, by Rice's formula
-    rate = samples * p["pixel_size_um"] / p["facet_um"] * rng.uniform(0.7, 1.4, count)
-    down, across = (np.float32(f(angle) * rate)[cells.labels] for f in (np.cos, np.sin))
-    y, x = np.indices(shape, np.float32, sparse=True)
-    place = down * y + across * x + 3 * broad_field(shape, 0.4 * _px(p, "cell_um"), rng)
-    profile = gaussian_filter1d(rng.standard_normal(1024, np.float32), 1.5, mode="wrap")
-    steps = (profile / profile.std())[place.astype(np.int32) & 1023]
-    return np.float32(depth * ~cells.is_lath)[cells.labels] * steps
-
-
-def _shading(height: np.ndarray, p: Mapping) -> np.ndarray:
-    """Brightness (H, W) of steps: bright where they face the detector, up and to the left, dark on the other side."""
-    sigma = max(0.8, 0.05 / p["pixel_size_um"])
-    smooth = cv2.GaussianBlur(height, (0, 0), sigma)
-    slope = sum(cv2.Sobel(smooth, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
-    return np.float32(p["relief"] * sigma) * slope
-
-
-def _etched_boundaries(surface: np.ndarray, cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with its grain boundaries, some of which fade, and those between packets fainter."""
-    width = _px(p, "boundary_um")
-    cover = np.clip(np.minimum(cells.edge_px + 0.5, width / 2) - np.maximum(cells.edge_px - 0.5, -width / 2), 0, 1)
-    if p["fading"]:
-        seen = broad_field(surface.shape, 0.4 * _px(p, "cell_um"), rng)
-        cover *= np.clip((seen - np.quantile(seen[::4, ::4], p["fading"])) * 4 + 0.5, 0, 1)
-    if p["packet_boundary"] != 1:
-        beside_ferrite = cv2.dilate(1 - cells.mask, np.ones((3, 3), np.uint8), iterations=int(width / 2) + 1)
-        cover *= np.where(beside_ferrite > 0, np.float32(1), np.float32(p["packet_boundary"]))
-    return surface + cover * (p["boundary_grey"] - surface)
-
-
-def _proud(surface: np.ndarray, laths: Laths, islands: np.ndarray, p: Mapping) -> np.ndarray:
-    """Surface (H, W) with what the etchant leaves standing: sub-grain boundaries, films, islands."""
-    surface = surface + np.float32(p["subgrain_step"]) * laths.subgrain
-    if p["halo"]:
-        surface -= p["halo"] * cv2.GaussianBlur(laths.film, (0, 0), max(_px(p, "halo_um"), 0.3))
-    surface += laths.groove * (p["groove_grey"] - surface)
-    surface += laths.film * (p["film_grey"] - surface)
-    if p["relief"]:
-        surface += 0.5 * _shading(laths.film, p)
-    rim = np.exp(-((islands / max(_px(p, "island_rim_um"), 0.5)) ** 2))
-    within = p["island_grey"] + rim * np.float32(p["island_rim_grey"] - p["island_grey"])
-    return surface + np.clip(islands + 0.5, 0, 1) * (within - surface)
-
-
-def _artefacts(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with stains, pits and specks, none of which belongs to a phase."""
-    if p["stain_depth"]:
-        stains = broad_field(surface.shape, 0.3 * min(surface.shape), rng)
-        surface = surface - p["stain_depth"] * np.maximum(stains, 0)
-    for kind in ("pit", "residue"):
-        depth = _specks(surface.shape, p[f"{kind}s_per_100um2"], p[f"{kind}_um"], p, rng)
-        if depth is not None:
-            surface = surface + np.clip(depth + 0.5, 0, 1) * (p[f"{kind}_grey"] - surface)
-    return surface
-
-
-def _specks(shape: tuple[int, int], per_100um2: float, radius_um: float, p: Mapping, rng: np.random.Generator):
-    """Depth (H, W) in px below the rim of specks anywhere, None where there are none."""
-    count = rng.poisson(per_100um2 * _area_100um2(p))
-    if not count:
-        return None
-    places = rng.uniform(-0.5, np.array(shape) - 0.5, (count, 2))
-    sizes = radius_um * np.exp(0.4 * rng.standard_normal(count).clip(-2.5, 2.5))
-    return draw_islands(places, sizes, p, shape, rng)

@@ -1,4 +1,4 @@
-"""Geometry of lath bainite in ferrite: which cells are which phase, carbide films between laths, islands.
+"""Draw lath bainite in ferrite: which cells are which phase, carbide films between laths, islands, and their etching.
 
 All lengths are in um and become pixels at the end, so that the same row drawn with another pixel size shows the same
 kind of structure, and what is finer than a pixel fades instead of staying a pixel wide.
@@ -47,6 +47,14 @@ def broad_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generato
     step = max(1.0, scale_px / 16)
     coarse = smooth_field(tuple(int(np.ceil(side / step)) + 1 for side in shape), scale_px / step, rng)
     return cv2.resize(coarse, shape[::-1])
+
+
+def _px(p: Mapping, name: str) -> float:
+    return p[name] / p["pixel_size_um"]
+
+
+def _area_100um2(p: Mapping) -> float:
+    return p["height_px"] * p["width_px"] * p["pixel_size_um"] ** 2 / 100
 
 
 def draw_cells(p: Mapping, rng: np.random.Generator) -> Cells:
@@ -115,9 +123,9 @@ def _film_noise(count: int, p: Mapping, rng: np.random.Generator) -> np.ndarray:
 
 
 def _waviness(count: int, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Displacement (K, M) float32 in um of lath boundaries: half of it shared by neighbours, varying slowly."""
-    own, slow = _wrapped(count, 0.5, rng), _wrapped(count, 2.5, rng)
-    return np.float32(p["waviness_um"]) * (0.6 * own + 0.8 * slow)
+    """Displacement (K, M) float32 in um of lath boundaries: they waver over 0.5 um and lean over 2.5 um."""
+    fine, slow = _wrapped(count, 0.5, rng), _wrapped(count, 2.5, rng)
+    return np.float32(p["waviness_um"]) * (0.6 * fine + 0.8 * slow)
 
 
 def _wrapped(count: int, smoothing_um: float, rng: np.random.Generator) -> np.ndarray:
@@ -159,7 +167,7 @@ def _fill_laths(
             while k < count - 1 and edges[k + 1] <= across:
                 k += 1
             best, gone, seam = 0.0, 0.0, 0.0
-            for i in range(k - 1, k + 3):
+            for i in range(k - 1, k + 3):  # boundaries waver: not only the two on either side may be near
                 j = i % count
                 at = edges[j] + (i - j) // count * plane_um + shift[j, m] * (1 - t) + shift[j, n] * t
                 distance = abs(across - at) * stretch / px_um
@@ -169,6 +177,7 @@ def _fill_laths(
                     gone = max(gone, _cover(distance, width / px_um))
                 else:
                     best = max(best, _cover(distance, width / px_um))
+                # Where films are weak, the bare boundary shows most: strengths lie between a half and one.
                 seam = max(seam, 2 * (1 - strength[j]) * _cover(distance, sub_um / px_um))
             lath = crossings[k]
             q = int(along / every_um)
@@ -227,3 +236,105 @@ def places_in(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.n
         return np.zeros((0, 2))
     chosen = rng.choice(pixels, count)
     return np.stack(np.unravel_index(chosen, allowed.shape), 1) + rng.uniform(-0.5, 0.5, (count, 2))
+
+
+def scatter_islands(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Depth (H, W) in px below the rim of islands, which lie in ferrite and on its boundaries."""
+    ferrite = cells.mask == 0
+    count = rng.poisson(p["islands_per_100um2"] * _area_100um2(p) * ferrite.mean())
+    at_boundary = rng.binomial(count, p["island_at_boundary"])
+    border = places_in(ferrite & (cells.edge_px < 1.5), at_boundary, rng)
+    places = np.concatenate([border, places_in(ferrite, count - at_boundary, rng)])
+    sizes = p["island_um"] * np.exp(p["island_spread"] * rng.standard_normal(len(places)).clip(-2.5, 2.5))
+    return draw_islands(places, sizes, p, ferrite.shape, rng)
+
+
+# ---------------------------------------------------------------------------------------------- surfaces
+
+
+def etch_cells(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Brightness (H, W) float32 of the matrix: every cell as bright and as rough as its orientation has it etched."""
+    count, shape = len(cells.is_lath), cells.labels.shape
+    grey = p["matrix_grey"] + p["grey_spread"] * rng.standard_normal(count).clip(-2.5, 2.5)
+    grey += p["lath_step"] * cells.is_lath
+    rough = p["roughness"] * rng.uniform(0.4, 1.6, count)
+    height = rng.standard_normal(count).clip(-2, 2).astype(np.float32)
+    surface = grey.astype(np.float32)[cells.labels]
+    if p["roughness"]:
+        surface += rough.astype(np.float32)[cells.labels] * smooth_field(shape, _px(p, "roughness_um"), rng)
+    if p["facet_depth"]:
+        surface += _facets(cells, p, rng)
+    if p["relief"]:
+        surface += _shading(height[cells.labels], p)
+    return surface
+
+
+def _facets(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Shading (H, W) of etched terraces: unbroken, about parallel steps in ferrite grains, each with its own depth."""
+    count, shape = len(cells.is_lath), cells.labels.shape
+    angle, depth = rng.uniform(0, 2 * np.pi, count), p["facet_depth"] * rng.uniform(-0.6, 1.0, count).clip(0)
+    samples = 2 * np.pi * np.sqrt(2) * 1.5  # a wave, by Rice's formula
+    rate = samples * p["pixel_size_um"] / p["facet_um"] * rng.uniform(0.7, 1.4, count)
+    down, across = (np.float32(f(angle) * rate)[cells.labels] for f in (np.cos, np.sin))
+    y, x = np.indices(shape, np.float32, sparse=True)
+    place = down * y + across * x + 3 * broad_field(shape, 0.4 * _px(p, "cell_um"), rng)
+    profile = gaussian_filter1d(rng.standard_normal(1024, np.float32), 1.5, mode="wrap")
+    steps = (profile / profile.std())[place.astype(np.int32) & 1023]
+    return np.float32(depth * ~cells.is_lath)[cells.labels] * steps
+
+
+def _shading(height: np.ndarray, p: Mapping) -> np.ndarray:
+    """Brightness (H, W) of steps: bright where they face the detector, up and to the left, dark on the other side."""
+    sigma = max(0.8, 0.05 / p["pixel_size_um"])
+    smooth = cv2.GaussianBlur(height, (0, 0), sigma)
+    slope = sum(cv2.Sobel(smooth, -1, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1)))
+    return np.float32(p["relief"] * sigma) * slope
+
+
+def etch_boundaries(surface: np.ndarray, cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Surface (H, W) with its grain boundaries, some of which fade, and those between packets fainter."""
+    width = _px(p, "boundary_um")
+    cover = np.clip(np.minimum(cells.edge_px + 0.5, width / 2) - np.maximum(cells.edge_px - 0.5, -width / 2), 0, 1)
+    if p["fading"]:
+        seen = broad_field(surface.shape, 0.4 * _px(p, "cell_um"), rng)
+        cover *= np.clip((seen - np.quantile(seen[::4, ::4], p["fading"])) * 4 + 0.5, 0, 1)
+    if p["packet_boundary"] != 1:
+        beside_ferrite = cv2.dilate(1 - cells.mask, np.ones((3, 3), np.uint8), iterations=int(width / 2) + 1)
+        cover *= np.where(beside_ferrite > 0, np.float32(1), np.float32(p["packet_boundary"]))
+    return surface + cover * (p["boundary_grey"] - surface)
+
+
+def leave_standing(surface: np.ndarray, laths: Laths, islands: np.ndarray, p: Mapping) -> np.ndarray:
+    """Surface (H, W) with what the etchant leaves standing: sub-grain boundaries, films, islands."""
+    surface = surface + np.float32(p["subgrain_step"]) * laths.subgrain
+    if p["halo"]:
+        surface -= p["halo"] * cv2.GaussianBlur(laths.film, (0, 0), max(_px(p, "halo_um"), 0.3))
+    surface += laths.groove * (p["groove_grey"] - surface)
+    surface += laths.film * (p["film_grey"] - surface)
+    if p["relief"]:
+        surface += 0.5 * _shading(laths.film, p)
+    rim = np.exp(-((islands / max(_px(p, "island_rim_um"), 0.5)) ** 2))
+    within = p["island_grey"] + rim * np.float32(p["island_rim_grey"] - p["island_grey"])
+    return surface + np.clip(islands + 0.5, 0, 1) * (within - surface)
+
+
+def add_artefacts(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
+    """Surface (H, W) with stains, pits and specks, none of which belongs to a phase."""
+    if p["stain_depth"]:
+        stains = broad_field(surface.shape, 0.3 * min(surface.shape), rng)
+        surface = surface - p["stain_depth"] * np.maximum(stains, 0)
+    for kind in ("pit", "residue"):
+        depth = _specks(surface.shape, p[f"{kind}s_per_100um2"], p[f"{kind}_um"], p, rng)
+        if depth is not None:
+            surface = surface + np.clip(depth + 0.5, 0, 1) * (p[f"{kind}_grey"] - surface)
+    return surface
+
+
+def _specks(shape: tuple[int, int], per_100um2: float, radius_um: float, p: Mapping, rng: np.random.Generator):
+    """Depth (H, W) in px below the rim of specks anywhere, None where there are none."""
+    count = rng.poisson(per_100um2 * _area_100um2(p))
+    if not count:
+        return None
+    places = rng.uniform(-0.5, np.array(shape) - 0.5, (count, 2))
+    sizes = radius_um * np.exp(0.4 * rng.standard_normal(count).clip(-2.5, 2.5))
+    return draw_islands(places, sizes, p, shape, rng)
