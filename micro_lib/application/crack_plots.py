@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from micro_lib.application import plots
 from micro_lib.application.crack_report import PUBLISHED_RUNS
 from micro_lib.data.packs import Record
+from micro_lib.training import cracks
 
 OURS, PAPERS = "C0", "0.55"
 BUDGET_STYLES = {"real long": ("s--", "C1", "real tiles alone, as many steps")}
@@ -123,10 +124,30 @@ def counts_by_specimen(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> No
     arms : sequence of str
         Its columns to draw.
     """
-    at = np.arange(len(table))
+    names = [f"{r.specimen}{' *' if r.looked_at else ''}\n{r.tiles} tiles" for r in table.itertuples()]
+    _side_by_side(ax, table[list(arms)])
+    ax.set_xticks(np.arange(len(table)), names, rotation=30, ha="right")
+    ax.set(ylabel="error when held out")
+
+
+def by_seed(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw the error of each arm in each run, a point an arm.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        One row a seed (the index), one column an arm.
+    """
+    _side_by_side(ax, table)
+    ax.set_xticks(np.arange(len(table)), [f"{seed}\nfold {(seed - 1) % len(cracks.FOLDS)}" for seed in table.index])
+    ax.set(xlabel="seed", ylabel="error on held specimens")
+
+
+def _side_by_side(ax: Axes, table: pd.DataFrame) -> None:
+    at, arms = np.arange(len(table)), table.columns
     for i, arm in enumerate(arms):
         ax.plot(at + 0.12 * (i - (len(arms) - 1) / 2), table[arm], "osD^v<>"[i % 7], label=arm)
-    names = [f"{r.specimen}{' *' if r.looked_at else ''}\n{r.tiles} tiles" for r in table.itertuples()]
-    ax.set_xticks(at, names, rotation=30, ha="right")
-    ax.set(ylabel="error when held out", ylim=(0, None))
+    ax.set_ylim(0, None)
     ax.legend(ncols=2)

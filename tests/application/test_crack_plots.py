@@ -70,3 +70,9 @@ def test_every_specimen_has_a_point_for_every_arm(ax):
     crack_plots.counts_by_specimen(ax, table, ["mixed", "real"])
     assert [line.get_ydata().tolist() for line in ax.lines] == [[0.1, 0.2], [0.3, 0.4]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["a\n5 tiles", "070516#1 *\n6 tiles"]
+
+
+def test_every_run_has_a_point_for_every_arm_and_names_its_fold(ax):
+    crack_plots.by_seed(ax, pd.DataFrame({"mixed": [0.1, 0.2], "real": [0.3, 0.4]}, index=[4, 5]))
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.1, 0.2], [0.3, 0.4]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["4\nfold 3", "5\nfold 0"]
