@@ -305,7 +305,7 @@ def claims(
     """
     judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
     ours = judged[judged["pack"] == "nasa_superalloy"]
-    found = [_help(ours, images), _labels(ours, hours), _coarser(ours)]
+    found = [_help(ours, images), _labels(ours, hours), _coarser(ours)] if len(ours) else [_NOT_RUN] * len(_STATED)
     rows = [{**claim, **verdict} for claim, verdict in zip(_STATED, found, strict=True)]
     return claim_rows(rows, profile=profile, notebook=notebook, seeds=sorted(int(s) for s in ours["seed"].unique()))
 

@@ -252,6 +252,6 @@ def balanced(fractions: Tensor, n: int, rng: np.random.Generator) -> Tensor:
     torch.Tensor
         (n, C), rows of `fractions`.
     """
-    richest = fractions.argsort(0, descending=True, stable=True)  # (N, C)
+    richest = fractions.argsort(dim=0, descending=True, stable=True)  # (N, C)
     rank = rng.integers(max(1, round(RICH * len(fractions))), size=n)
     return fractions[richest[torch.from_numpy(rank), torch.from_numpy(rng.integers(fractions.shape[1], size=n))]]

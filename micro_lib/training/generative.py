@@ -94,8 +94,10 @@ def train(
         If the checkpoint is of another training.
     """
     scenes = [Scene.of(micrograph) for micrograph in micrographs]
-    decisive = {"card": generator.card.to_json(), "schedules": schedules, "n_crops": n_crops, "seed": seed}
-    run = _Run(Path(checkpoint), json.dumps({**decisive, "data": _described(micrographs)}), generator)
+    card = generator.card
+    decisive = {"vqvae": card.vqvae, "prior": card.prior, "px": card.px, "schedules": schedules, "n_crops": n_crops}
+    fingerprint = json.dumps({**decisive, "seed": seed, "data": _described(micrographs)}, sort_keys=True)
+    run = _Run(Path(checkpoint), fingerprint, generator)
     run.restore()
     generator.to(device)
     with progress(total=sum(s.steps for s in schedules.values()), initial=run.steps, desc="training") as bar:

@@ -357,18 +357,17 @@ def _card(setting: Setting) -> GeneratorCard:
     vq = {"n_codes": plan["n_codes"], "code_dim": plan["code_dim"], "hidden": hidden, "down": recipe.down}
     prior = {"channels": plan["channels"], "layers": plan["layers"], "dropout": plan["dropout"]}
     conditions = len(classes.classes) if recipe.conditional else 0
-    described = {"pack": setting.source.name, "micrographs": [record.name for record in setting.records]}
-    described |= {"recipe": setting.configuration["recipe"], "commit": commit()[0]}
+    micrographs = [record.name for record in setting.records]
+    described = {"pack": setting.source.name, "micrographs": micrographs, "commit": commit()[0]}
     return GeneratorCard(classes, vq, {**prior, "n_conditions": conditions}, plan["px"], described)
 
 
 def sampled(setting: Setting) -> Pairs:
     """Return the pairs of a run: the first of those sampled once for all ratios of its generator and recipe."""
-    names = (setting.configuration["recipe"], *RATIOS)
+    most = setting.n_pairs(max(*RATIOS, setting.configuration["ratio"]))
 
     def make() -> Made:
         started = time.perf_counter()
-        most = setting.n_pairs(max(RATIOS))
         drawn = _drawn(setting, most * setting.recipe.drawn)
         facts = {"sample_seconds": time.perf_counter() - started}
         kept, consistent = _kept(setting, drawn, most)
@@ -376,7 +375,7 @@ def sampled(setting: Setting) -> Pairs:
         states = {name: torch.from_numpy(np.stack([getattr(pair, name) for pair in kept])) for name in Labelled._fields}
         return Made(states, facts)
 
-    made = made_once("joint", setting.key("pairs", *names), make)
+    made = made_once("joint", setting.key("pairs", setting.configuration["recipe"], most), make)
     count = setting.n_pairs(setting.configuration["ratio"])
     parts = zip(*(made.states[name].numpy()[:count] for name in Labelled._fields), strict=True)
     return Pairs([Labelled(*part) for part in parts], made.facts)

@@ -21,6 +21,8 @@ def generator(n_conditions=0, **changes):
     torch.manual_seed(0)
     card = GeneratorCard(CLASSES, {**VQ, **changes}, {**PRIOR, "n_conditions": n_conditions}, 32, {"seed": 1})
     made = JointGenerator(card)
+    made.vqvae.train()(torch.randn(8, 1, 32, 32), torch.randint(3, (8, 32, 32)))  # gives the codebook its vectors
+    made.vqvae.decoder[-1].weight.data *= 30  # codes look different
     made.fractions = torch.tensor([[0.9, 0.1, 0.0], [0.5, 0.4, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8]])
     return made.eval()
 
