@@ -145,9 +145,7 @@ def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequ
     found = copy_distance([pair.image for pair in generated], [one.image for one in training])
     found = found[np.isfinite(found)]
     if not len(found):
-        raise ValueError(
-            f"{len(generated)} generated images, none of them with more than one grey: nothing to look for"
-        )
+        raise ValueError(f"{len(generated)} generated images, none of them with more than one grey")
     real = _between_specimens(training, np.asarray(specimens), generated[0].image.shape[0], len(found))
     lowest, median = (real.min(), np.median(real)) if len(real) else (np.nan, np.nan)
     row = {"generated_lowest": found.min(), "generated_median": np.median(found)}
@@ -200,8 +198,8 @@ def two_sample_test(
     -------
     Interval
         Area under the ROC curve: 0.5 if the sets cannot be told apart, 1 if they always can; percentile interval over
-        resamples of the real specimens and the generated pairs, for the classifiers at hand; `n` counts the specimens.
-        Below 0.5, real specimens differ more from each other than generated pairs do from some of them.
+        resamples of the real specimens and the generated pairs, stretched for what folds share; `n` counts the
+        specimens. Below 0.5, real specimens differ more from each other than generated pairs do from some of them.
 
     Raises
     ------
@@ -215,16 +213,19 @@ def two_sample_test(
         raise ValueError(f"{found}; two of each are needed to see how others would do")
     rows = [_features(pair, classes, features) for pair in progress([*real, *generated], desc="features", delay=2)]
     columns, is_generated = np.array(rows), np.repeat([False, True], [len(real), len(generated)])
-    scores = _cross_validated(columns, is_generated, _folds(columns, specimens), rng)
+    n_folds = min(_FOLDS, len(set(specimens)), len(generated))
+    scores = _cross_validated(columns, is_generated, _groups(columns, specimens), n_folds, rng)
     higher = scores[is_generated] - scores[~is_generated][:, None]  # (real, generated)
     wins = (higher > 0) + 0.5 * (higher == 0)
     times = [resample(units, rng, n_boot).times for units in (specimens, range(len(generated)))]
     area = ((times[0] @ wins) * times[1]).sum(1) / (times[0].sum(1) * times[1].sum(1))
-    low, high = percentiles(area[1:], level)
+    # Folds share training pairs, so their errors hang together (Nadeau & Bengio 2003, section 5: corrected variance).
+    stretch = np.sqrt(1 + n_folds / (n_folds - 1))
+    low, high = (float(np.clip(area[0] + stretch * (end - area[0]), 0, 1)) for end in percentiles(area[1:], level))
     return Interval(float(area[0]), low, high, len(set(specimens)), len(columns), level, "classifier two-sample test")
 
 
-def _folds(columns: NDArray, specimens: Sequence) -> NDArray[np.int64]:
+def _groups(columns: NDArray, specimens: Sequence) -> NDArray[np.int64]:
     """Groups (N,) that may not be parted: real pairs by specimen, a generated one with its twin or alone."""
     twins = {row.tobytes(): name for row, name in zip(columns, specimens, strict=False)}  # real pairs come first
     alone = [twins.get(row.tobytes(), ("generated", i)) for i, row in enumerate(columns[len(specimens) :])]
@@ -232,9 +233,10 @@ def _folds(columns: NDArray, specimens: Sequence) -> NDArray[np.int64]:
     return np.array([names.setdefault(name, len(names)) for name in [*specimens, *alone]])
 
 
-def _cross_validated(columns: NDArray, is_generated: NDArray, groups: NDArray, rng: np.random.Generator) -> NDArray:
+def _cross_validated(
+    columns: NDArray, is_generated: NDArray, groups: NDArray, n_folds: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Out-of-fold probabilities (N,) of being generated."""
-    n_folds = min(_FOLDS, *(len(set(groups[is_generated == label])) for label in (False, True)))
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
     model = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
