@@ -90,8 +90,9 @@ def shift(name: str, fold: int, plan: Mapping, data: str = "auto", profile: str 
         If a real shift's pack cannot be had, or its stand-in has too few micrographs for a fold.
     """
     one_of("shift", name, SHIFTS)
-    one_of("fold", fold, range(n_folds(name)))
-    make, _ = SHIFTS[name]
+    make, count = SHIFTS[name]
+    if not 0 <= fold < count:
+        raise ValueError(f"fold is {fold}; {name!r} has {count}, counted from 0")
     made = make(fold, plan, data, profile)
     if empty := [part for part in ("source", "source_test", "target", "target_test") if not getattr(made, part)]:
         raise DataUnavailable(f"fold {fold} of {name!r} has no micrographs for {', '.join(empty)}: too few stand-ins")

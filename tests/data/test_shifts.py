@@ -121,7 +121,7 @@ def test_too_few_stand_ins_are_said(monkeypatch):
 def test_unknown_names_and_folds_are_refused():
     with pytest.raises(ValueError, match="shift is 'T9'; there are 0d to 180d"):
         shift("T9", 0, PLAN)
-    with pytest.raises(ValueError, match="fold is 4; there are"):
+    with pytest.raises(ValueError, match="fold is 4; '0d to 180d' has 4, counted from 0"):
         shift("0d to 180d", 4, PLAN)
 
 
