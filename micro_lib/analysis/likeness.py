@@ -199,7 +199,8 @@ def two_sample_test(
     Interval
         Area under the ROC curve: 0.5 if the sets cannot be told apart, 1 if they always can; percentile interval over
         resamples of the real specimens and the generated pairs, stretched for what folds share; `n` counts the
-        specimens. Below 0.5, real specimens differ more from each other than generated pairs do from some of them.
+        specimens. It is approximate: of 96 intervals (level 0.95) between sets of one kind, 24 or 60 pairs each, 87
+        held 0.5. Below 0.5, real specimens differ more from each other than generated pairs do from some of them.
 
     Raises
     ------
