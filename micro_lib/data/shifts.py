@@ -6,7 +6,6 @@ Real shifts are made from data packs, generated ones from the lath-bainite scena
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 
@@ -19,19 +18,6 @@ from micro_lib.data.tiles import Labelled, to_uint8
 # The test micrographs common to T3 and its variant lie at 40 %, "the average between the training phase fractions"
 # (Goetz et al. 2022, section 4.3), of which T3's is 53 %.
 T3V_FRACTIONS = (0.27, 0.4)
-# A preparation that is not reported: methods are compared and tuned on it alone. Somewhat over-etched, out of focus and
-# noisy, its contrast low.
-DEVELOPMENT = {
-    "matrix_grey": 0.5,
-    "lath_step": -0.03,
-    "relief": 0.25,
-    "film_width_um": 0.16,
-    "film_grey": 0.78,
-    "boundary_um": 0.14,
-    "fading": 0.4,
-    "blur_um": 0.08,
-    "shot_noise": 0.06,
-}
 
 
 @dataclass(frozen=True)
@@ -196,21 +182,19 @@ def _bainite(
     *,
     invert: bool = True,
     fractions: tuple[float | None, float | None] = (None, None),
-    changes: Mapping[str, float] = MappingProxyType({}),
 ) -> Shift:
     """Lath bainite under another preparation. The source is drawn anew for every fold, the target is always the same.
 
-    `fractions` are those of lath bainite in the target's training and test part, None as published for it; `changes`
-    replace parameters of the target's preparation.
+    `fractions` are those of lath bainite in the target's training and test part, None as published for it.
     """
     from micro_lib.synthesis import bainite  # here, since real shifts need no generator
 
-    def part(name: str, which: str, seed: int, fraction=None, changes: Mapping = MappingProxyType({})):
+    def part(name: str, which: str, seed: int, fraction: float | None = None) -> tuple[Record, ...]:
         count = -(-bainite.TILES[name][which == "test"] // bainite.TILES_PER_IMAGE)
         # A light micrograph is taken at its own pixel size and brought to that of the others afterwards.
         pixel = bainite.PIXEL_SIZE_UM[name] if name == "T3" else plan["pixel_size_um"]
         sizes = {"n_images": min(count, plan["n_images"]), "field_um": plan["field_um"], "pixel_size_um": pixel}
-        table = bainite.domain(name, which, seed=seed, lath_fraction=fraction, **sizes).assign(**changes)
+        table = bainite.domain(name, which, seed=seed, lath_fraction=fraction, **sizes)
         rows = progress(table.to_dict("records"), desc=f"rendering {name}", unit="image")
         return tuple(rendered(f"{name} {which} {i}", row) for i, row in enumerate(rows))
 
@@ -222,7 +206,7 @@ def _bainite(
         return Record(name, sample.image, sample.mask, name, plan["pixel_size_um"])
 
     source, source_test = part("source", "train", fold + 1), part("source", "test", fold + 1)
-    targets = [part(target, which, 0, share, changes) for which, share in zip(bainite.PARTS, fractions, strict=True)]
+    targets = [part(target, which, 0, share) for which, share in zip(bainite.PARTS, fractions, strict=True)]
     return Shift(bainite.LATH_BAINITE.classes, source, source_test, *targets, is_generated=True, scale=0.5)
 
 
@@ -240,7 +224,7 @@ REAL: dict[str, tuple[Callable[..., Shift], int]] = {
     "316L to iron": (_iron, 5),
 }
 GENERATED: dict[str, tuple[Callable[..., Shift], int]] = {
-    "development": (partial(_bainite, "T1", changes=DEVELOPMENT), 5),
+    "development": (partial(_bainite, "development"), 5),  # never reported: methods are compared and tuned on it
     "T1": (partial(_bainite, "T1"), 5),
     "T2": (partial(_bainite, "T2"), 5),
     "T3": (partial(_bainite, "T3"), 5),

@@ -163,12 +163,6 @@ def test_light_micrographs_are_brought_to_the_others():
     assert light.pixel_size_um == other.pixel_size_um == 0.0554
 
 
-def test_the_development_preparation_is_none_of_those_reported():
-    development, others = shift("development", 0, PLAN), [shift(name, 0, PLAN) for name in ("T1", "T2", "T3")]
-    assert not any(np.array_equal(development.target[0].image, other.target[0].image) for other in others)
-    assert set(shifts.DEVELOPMENT) <= set(bainite.PARAMETERS)
-
-
 def test_reduced_records():
     made = reduced(record("a", "a", ""), 0.5)
     assert made.image.shape == made.mask.shape == (2, 2)
