@@ -8,8 +8,6 @@ resamples of those (Davison & Hinkley 1997, section 3.8), so they speak of other
 generator, not of another generator.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
