@@ -30,7 +30,7 @@ class Pair(Protocol):
     image: NDArray  # (H, W)
     mask: NDArray  # (H, W)
 
-    def _replace(self, **changes) -> Pair: ...
+    def _replace(self, **changes) -> "Pair": ...
 
 
 class Weighted(NamedTuple):

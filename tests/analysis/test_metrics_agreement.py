@@ -20,10 +20,12 @@ stacks = st.lists(st.tuples(masks, masks), min_size=1, max_size=4)
 
 
 @pytest.fixture(scope="module")
-def monai():
+def monai_metrics():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own imports
-        return pytest.importorskip("monai.metrics", reason="MONAI comes with the extra 'test'")
+        import monai.metrics
+
+    return monai.metrics
 
 
 def stray_pixel():
@@ -41,10 +43,10 @@ def one_hot(stack):
     return torch.nn.functional.one_hot(torch.as_tensor(np.stack(stack)).long(), N).movedim(-1, 1)
 
 
-def of_monai(monai, pairs):
+def of_monai(monai_metrics, pairs):
     """Return MONAI's IoU by image and class (B, C), NaN for classes absent from the truth."""
     true, pred = (one_hot(stack) for stack in zip(*pairs, strict=True))
-    return monai.compute_iou(pred, true, include_background=True, ignore_empty=True).numpy()
+    return monai_metrics.compute_iou(pred, true, include_background=True, ignore_empty=True).numpy()
 
 
 def of_smp(pairs, reduction):
@@ -63,8 +65,8 @@ def test_the_stray_pixel_costs_a_quarter_by_one_metric_and_nothing_by_the_other(
     assert float(torchmetric(torch.as_tensor(pred), torch.as_tensor(true))) == pytest.approx(0.675)
 
 
-def test_the_stray_pixel_by_monai(monai):
-    assert np.nanmean(of_monai(monai, [stray_pixel()])) == pytest.approx(0.900)
+def test_the_stray_pixel_by_monai(monai_metrics):
+    assert np.nanmean(of_monai(monai_metrics, [stray_pixel()])) == pytest.approx(0.900)
 
 
 @given(masks, masks)
@@ -93,10 +95,10 @@ def test_pooled_mean_iou_equals_segmentation_models(pairs):
 
 @given(pairs=stacks)
 @settings(max_examples=30)
-def test_present_class_miou_equals_monai_that_ignores_empty_classes(monai, pairs):
+def test_present_class_miou_equals_monai_that_ignores_empty_classes(monai_metrics, pairs):
     cms = confusions(pairs)
-    np.testing.assert_allclose(present_class_miou(cms), np.nanmean(of_monai(monai, pairs), axis=1), rtol=1e-6)
-    metric = monai.MeanIoU(include_background=True, ignore_empty=True, reduction="mean")
+    np.testing.assert_allclose(present_class_miou(cms), np.nanmean(of_monai(monai_metrics, pairs), axis=1), rtol=1e-6)
+    metric = monai_metrics.MeanIoU(include_background=True, ignore_empty=True, reduction="mean")
     true, pred = (one_hot(stack) for stack in zip(*pairs, strict=True))
     metric(pred, true)
     assert present_class_miou(cms).mean() == pytest.approx(float(metric.aggregate()), rel=1e-5)  # mean over images
@@ -104,9 +106,9 @@ def test_present_class_miou_equals_monai_that_ignores_empty_classes(monai, pairs
 
 @given(pairs=stacks)
 @settings(max_examples=30)
-def test_monai_that_counts_empty_classes_is_neither(monai, pairs):
+def test_monai_that_counts_empty_classes_is_neither(monai_metrics, pairs):
     """Classes absent from both count 1 there: equal to `mean_iou` only where none is absent from both."""
     true, pred = (one_hot(stack) for stack in zip(*pairs, strict=True))
-    counted = monai.compute_iou(pred, true, include_background=True, ignore_empty=False).numpy()
+    counted = monai_metrics.compute_iou(pred, true, include_background=True, ignore_empty=False).numpy()
     ours = iou_per_class(confusions(pairs))
     np.testing.assert_allclose(np.where(np.isnan(ours), 1, ours), counted, rtol=1e-6)
