@@ -270,6 +270,7 @@ def _fit(run: "_Run", stage: str, network: nn.Module, batches: _Batches, schedul
         return
     learn = _learner(network, batches, LOSSES[stage], stage)
     if done:
+        learn.create_opt()
         learn.opt.load_state_dict(run.optimizer)
     watch = _Epochs(run, stage, batches, bar)
     try:

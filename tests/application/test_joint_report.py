@@ -14,7 +14,7 @@ from micro_lib.application.joint_report import arm_of, by_specimen, claims, gain
 from micro_lib.core.runs import write_table
 
 USED = {1: 1, 4: 4, 0: 9}
-SPREAD = [0.0, 0.01, -0.01, 0.02, -0.02, 0.0, 0.03, 0.0, -0.03, 0.01, 0.01, -0.02]
+SPREAD = [0.0, 0.01, -0.01, 0.02, -0.01, 0.0, 0.03, 0.0, -0.04, 0.01, 0.01, -0.02]
 
 
 def runs_of(values, pack="nasa_superalloy", n=12, generated=False):

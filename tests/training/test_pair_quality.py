@@ -39,8 +39,8 @@ class Bright(torch.nn.Module):
 SEGMENTER = Segmenter(Bright(), Card("lite0", "none", CLASSES, (0.0, 0.0)))
 
 
-def judge(pairs, micrographs=SCENES, specimens=SPECIMENS):
-    return judged(pairs, micrographs, specimens, 2, n_judged=24, n_copies=3, rng=stream(0, "judged"))
+def judge(pairs, micrographs=SCENES, specimens=SPECIMENS, n_copies=3):
+    return judged(pairs, micrographs, specimens, 2, n_judged=24, n_copies=n_copies, rng=stream(0, "judged"))
 
 
 def others(n, **options):
@@ -65,11 +65,11 @@ def test_the_scale_of_sampled_pairs_keeps_contrast_apart():
 
 
 def test_pairs_like_the_real_ones_pass():
-    row = judge(cropped(others(24)))
+    row = judge(cropped(others(24)), n_copies=24)
     assert row["pairs_compared"] == 24
     assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_chord_1"] == pytest.approx(1, abs=0.25)
     assert 0.2 < row["pairs_auc_mask"] < 0.8
-    assert row["pairs_copied"] == 0 and row["pairs_copy_distance"] > 0.8
+    assert row["pairs_copied"] < 0.4 and row["pairs_copy_distance"] > 0.8
     assert row["real_copy_distance"] == pytest.approx(row["pairs_copy_distance"], abs=0.2)
 
 
