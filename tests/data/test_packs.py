@@ -20,8 +20,10 @@ import tifffile
 from PIL import Image
 
 from micro_lib.core.runs import read_table
-from micro_lib.data import packs
-from micro_lib.data.packs import DataUnavailable, fetch, pack, split_names
+from micro_lib.data import conversion, downloads, packs
+from micro_lib.data.downloads import fetch
+from micro_lib.data.packs import pack, split_names
+from micro_lib.data.sources import SOURCES, DataUnavailable
 
 MICRO_DATA = os.environ.get("MICRO_DATA", "")
 ORIGINALS = Path(MICRO_DATA).resolve().parent / "originals" if MICRO_DATA else None
@@ -29,7 +31,7 @@ needs_packs = pytest.mark.skipif(not MICRO_DATA, reason="MICRO_DATA is not set: 
 needs_originals = pytest.mark.skipif(
     ORIGINALS is None or not ORIGINALS.is_dir(), reason="no folder originals/ beside $MICRO_DATA"
 )
-CARDS = packs.REGISTRY.parent / "cards"
+CARDS = downloads.REGISTRY.parent / "cards"
 COMMIT = "owner/repo/0123456789012345678901234567890123456789"
 
 
@@ -105,7 +107,7 @@ def write_registry(folder, rows, monkeypatch):
     table = pd.DataFrame(rows)
     table[["domain", "um_per_px"]] = np.nan
     table.to_csv(folder / "registry.csv", index=False)
-    monkeypatch.setattr(packs, "REGISTRY", folder / "registry.csv")
+    monkeypatch.setattr(downloads, "REGISTRY", folder / "registry.csv")
 
 
 @pytest.fixture
@@ -132,7 +134,7 @@ def small(tmp_path, monkeypatch):
 
 def leftovers(cache):
     """Return the files of a cache that are neither whole originals nor whole conversions nor the manifest and locks."""
-    hashes = set(read_table(packs.REGISTRY)["sha256"])
+    hashes = set(read_table(downloads.REGISTRY)["sha256"])
     odd = []
     for file in (f for f in Path(cache).rglob("*") if f.is_file() and f.suffix != ".lock"):
         if "originals" in file.parts:
@@ -174,7 +176,7 @@ def test_faulty_original_is_refused_named_and_leaves_nothing(small, served, faul
     assert "Set MICRO_DATA" in text
     assert leftovers(small / "cache") == []
     n_tries = sum("image/01" in path for path in server.served)
-    assert n_tries == (1 if fault == "404" else 1 + packs._RETRIES)
+    assert n_tries == (1 if fault == "404" else 1 + downloads._RETRIES)
     server.fault, server.served[:] = {}, []
     fetch("nasa_ebc", cache=small / "cache", base_url=address)  # goes on where it stopped
     assert not any("image/00" in path for path in server.served)
@@ -215,9 +217,9 @@ def test_damaged_original_is_fetched_again(small, served):
 
 
 def test_other_pixels_than_the_registry_names_are_not_kept(small, served, monkeypatch):
-    rows = read_table(packs.REGISTRY)
+    rows = read_table(downloads.REGISTRY)
     rows.loc[0, "pixels_sha256"] = "0" * 64
-    rows.to_csv(packs.REGISTRY, index=False)
+    rows.to_csv(downloads.REGISTRY, index=False)
     address, _ = served(small / "www")
     with pytest.raises(DataUnavailable, match="converted to other pixels"):
         fetch("nasa_ebc", cache=small / "cache", base_url=address)
@@ -246,7 +248,7 @@ def test_dead_server_is_given_up_after_five_seconds(small):
 
 @pytest.mark.parametrize("fault", ["silent", "trickle"])
 def test_stalling_server_is_given_up_without_another_try(small, served, fault, monkeypatch):
-    monkeypatch.setattr(packs, "GIVE_UP_S", 1.0)
+    monkeypatch.setattr(downloads, "GIVE_UP_S", 1.0)
     address, server = served(small / "www")
     server.fault = {"image/00#7.tif": fault}
     start = time.monotonic()
@@ -261,11 +263,11 @@ def test_kill_in_the_middle_of_a_download(small, served):
     address, server = served(small / "www")
     server.fault = {"image/01#7.tif": "silent"}
     program = (
-        "import sys; from pathlib import Path; from micro_lib.data import packs;"
-        "packs.REGISTRY = Path(sys.argv[1]); packs.GIVE_UP_S = 60;"
-        "packs.fetch('nasa_ebc', cache=sys.argv[2], base_url=sys.argv[3])"
+        "import sys; from pathlib import Path; from micro_lib.data import downloads;"
+        "downloads.REGISTRY = Path(sys.argv[1]); downloads.GIVE_UP_S = 60;"
+        "downloads.fetch('nasa_ebc', cache=sys.argv[2], base_url=sys.argv[3])"
     )
-    command = [sys.executable, "-c", program, str(packs.REGISTRY), str(small / "cache"), address]
+    command = [sys.executable, "-c", program, str(downloads.REGISTRY), str(small / "cache"), address]
     root = Path(packs.__file__).parents[2]
     with subprocess.Popen(command, cwd=root, stderr=subprocess.DEVNULL) as process:
         for _ in range(300):
@@ -316,7 +318,7 @@ def test_full_disk_leaves_nothing_half_written(small, served, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(packs, "write_mask", full)
+        patched.setattr(conversion, "write_mask", full)
         with pytest.raises(DataUnavailable, match="No space left on device"):
             fetch("nasa_ebc", cache=small / "cache", base_url=address)
     assert leftovers(small / "cache") == []
@@ -328,14 +330,14 @@ def test_download_shows_its_progress_in_bytes(small, served, monkeypatch):
     address, _ = served(small / "www")
     shown = []
 
-    class Bar(packs.tqdm):
+    class Bar(downloads.tqdm):
         def close(self):
             shown.append((self.n, self.total, self.unit))
             super().close()
 
-    monkeypatch.setattr(packs, "tqdm", Bar)
+    monkeypatch.setattr(downloads, "tqdm", Bar)
     fetch("nasa_ebc", cache=small / "cache", base_url=address)
-    total = int(read_table(packs.REGISTRY)["bytes"].sum())
+    total = int(read_table(downloads.REGISTRY)["bytes"].sum())
     assert shown[0] == (total, total, "B")
 
 
@@ -463,10 +465,10 @@ def test_packs_without_stand_in_say_so():
 
 def test_316l_is_never_downloaded(monkeypatch, tmp_path):
     monkeypatch.delenv("MICRO_DATA", raising=False)
-    monkeypatch.setattr(packs, "_download", lambda *args: pytest.fail("tried to download"))
+    monkeypatch.setattr(downloads, "_download", lambda *args: pytest.fail("tried to download"))
     with pytest.raises(DataUnavailable, match=r"no clear licence.*data/cards/ss316l_grains\.md"):
         pack("ss316l_grains", "real", "test", cache=tmp_path)
-    assert "ss316l_grains" not in set(read_table(packs.REGISTRY)["pack"])
+    assert "ss316l_grains" not in set(read_table(downloads.REGISTRY)["pack"])
 
 
 def test_unknown_words_are_refused_with_the_known_ones(monkeypatch):
@@ -523,14 +525,14 @@ def test_superalloy_colours_become_ids(tmp_path):
     rgba[0] = [(0, 0, 255, 255), (255, 0, 0, 255), (90, 90, 90, 255)]
     rgba[1] = [(0, 0, 254, 255), (255, 255, 255, 255), (0, 0, 0, 255)]  # nearly blue, white, black: not annotated
     tifffile.imwrite(tmp_path / "m.tif", rgba, photometric="rgb", extrasamples=[1])
-    np.testing.assert_array_equal(packs._superalloy_ids(tmp_path / "m.tif")[0], [[1, 2, 0], [0, 0, 0]])
+    np.testing.assert_array_equal(conversion._superalloy_ids(tmp_path / "m.tif")[0], [[1, 2, 0], [0, 0, 0]])
 
 
 def test_both_pixels_at_every_id_change_are_boundary(tmp_path):
     colours = np.array([(9, 9, 9), (0, 1, 0), (0, 0, 200)], np.uint8)
     drawn = np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1], [2, 2, 2, 2, 1]])
     Image.fromarray(colours[drawn]).save(tmp_path / "g.tif", compression="tiff_lzw")
-    boundary, grains = packs._grains_and_boundaries(tmp_path / "g.tif")
+    boundary, grains = conversion._grains_and_boundaries(tmp_path / "g.tif")
     expected_grains = np.array([3, 2, 1])[drawn]  # in order of the code red, green, blue: (0,0,200), (0,1,0), (9,9,9)
     np.testing.assert_array_equal(grains, expected_grains)
     expected = [[0, 0, 1, 1, 0], [0, 0, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
@@ -540,12 +542,12 @@ def test_both_pixels_at_every_id_change_are_boundary(tmp_path):
 
 def test_the_two_annotation_schemes_of_uhcs(tmp_path):
     np.save(tmp_path / "m.npy", np.array([[0, 1], [2, 3]], np.int8))
-    np.testing.assert_array_equal(packs._array_ids(tmp_path / "m.npy")[0], [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(conversion._array_ids(tmp_path / "m.npy")[0], [[0, 1], [2, 3]])
     tifffile.imwrite(tmp_path / "r.tif", np.array([[0, 85], [170, 255]], np.uint8))
-    np.testing.assert_array_equal(packs._region_ids(tmp_path / "r.tif")[0], [[0, 1], [2, 3]])
+    np.testing.assert_array_equal(conversion._region_ids(tmp_path / "r.tif")[0], [[0, 1], [2, 3]])
     tifffile.imwrite(tmp_path / "r.tif", np.array([[0, 86]], np.uint8))
     with pytest.raises(ValueError, match="86: 1 px"):
-        packs._region_ids(tmp_path / "r.tif")
+        conversion._region_ids(tmp_path / "r.tif")
 
 
 def test_crack_windows_follow_their_rule():
@@ -576,10 +578,10 @@ def test_crack_windows_follow_their_rule():
     [("nasa_ebc", 2), ("nasa_superalloy", 2), ("sx_superalloy_1070C", 2), ("uhcs", 3), ("pure_iron_serial", 3)],
 )
 def test_originals_convert_to_the_pixels_of_the_packs(name, n_files, served, tmp_path, monkeypatch):
-    table = read_table(packs.REGISTRY)
+    table = read_table(downloads.REGISTRY)
     here = [(ORIGINALS / unquote(urlsplit(url).path).lstrip("/")).is_file() for url in table["url"]]
     table[here].to_csv(tmp_path / "registry.csv", index=False)
-    monkeypatch.setattr(packs, "REGISTRY", tmp_path / "registry.csv")
+    monkeypatch.setattr(downloads, "REGISTRY", tmp_path / "registry.csv")
     address, _ = served(ORIGINALS)
     folder = fetch(name, cache=tmp_path / "cache", base_url=address)
     made = sorted(file.relative_to(folder) for file in folder.rglob("*.png"))
@@ -592,13 +594,13 @@ def test_originals_convert_to_the_pixels_of_the_packs(name, n_files, served, tmp
 
 
 @needs_packs
-@pytest.mark.parametrize("name", sorted(set(read_table(packs.REGISTRY)["pack"])))
+@pytest.mark.parametrize("name", sorted(set(read_table(downloads.REGISTRY)["pack"])))
 def test_registry_names_the_pixels_of_the_packs(name):
-    rows = packs._registry(name)
+    rows = downloads.registry(name)
     folder = Path(MICRO_DATA) / name
     names = set(read_table(folder / "manifest.csv")["name"])
     assert {row["name"] for row in rows} == names
-    assert all(packs._is_whole(folder, row) for row in rows)
+    assert all(conversion.is_whole(folder, row) for row in rows)
 
 
 @needs_packs
@@ -633,15 +635,15 @@ def test_views_and_domains_are_read_and_the_registry_has_the_same():
     assert targets == {"050317#3"} and {r.domain for r in found["nasa_ebc"]} == {"source", "target_050317"}
     assert {record.domain for record in found["uhcs"]} == {""}
     for name in ("nasa_superalloy", "nasa_ebc"):
-        listed = {row["name"]: row["domain"] for row in packs._registry(name)}
+        listed = {row["name"]: row["domain"] for row in downloads.registry(name)}
         assert listed == {record.name: record.domain for record in found[name]}
 
 
 def test_a_killed_run_that_lacks_only_the_manifest_goes_on(small, served):
     address, _ = served(small / "www")
-    table = read_table(packs.REGISTRY)
+    table = read_table(downloads.REGISTRY)
     table["domain"] = ["a", "a", None, None, "b", "b"]
-    table.to_csv(packs.REGISTRY, index=False)
+    table.to_csv(downloads.REGISTRY, index=False)
     folder = fetch("nasa_ebc", cache=small / "cache", base_url=address)
     (folder / "manifest.csv").unlink()
     found = pack("nasa_ebc", "real", cache=small / "cache", base_url="http://127.0.0.1:9")
@@ -657,7 +659,7 @@ def test_the_iron_sections_are_one_group():
 
 
 def overlap_groups():
-    table = read_table(packs.REGISTRY.parent / "splits" / "ss316l_grains_overlap_groups.csv")
+    table = read_table(downloads.REGISTRY.parent / "splits" / "ss316l_grains_overlap_groups.csv")
     return dict(zip(table["specimen"], table["overlap_group"], strict=True))
 
 
@@ -677,7 +679,7 @@ def test_splits_share_no_overlap_group():
 def test_splits_name_every_tile_once():
     names = split_names("ss316l_grains", "development") + split_names("ss316l_grains", "test")
     assert len(names) == len(set(names)) == 108
-    iron = {row["name"] for row in packs._registry("pure_iron_serial")}
+    iron = {row["name"] for row in downloads.registry("pure_iron_serial")}
     assert set(split_names("pure_iron_serial", "test")) == iron
 
 
@@ -690,14 +692,14 @@ def test_splits_and_groups_agree_with_the_manifest():
 
 
 def test_every_split_offered_has_a_list():
-    for name, source in packs._SOURCES.items():
+    for name, source in SOURCES.items():
         for split in source.splits:
             assert split_names(name, split)
 
 
 def test_registry_is_at_fixed_commits_with_hashes_and_licence():
-    table = read_table(packs.REGISTRY)
-    assert set(table["pack"]) == set(packs._SOURCES) - {"ss316l_grains", "ebc_crack_tiles"}
+    table = read_table(downloads.REGISTRY)
+    assert set(table["pack"]) == set(SOURCES) - {"ss316l_grains", "ebc_crack_tiles"}
     assert not table.duplicated(["pack", "name", "kind"]).any()
     assert table["url"].str.match(r"https://raw\.githubusercontent\.com/[^/]+/[^/]+/[0-9a-f]{40}/").all()
     assert table["sha256"].str.fullmatch("[0-9a-f]{64}").all()
@@ -712,20 +714,20 @@ SECTIONS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(packs._SOURCES))
+@pytest.mark.parametrize("name", sorted(SOURCES))
 def test_every_pack_has_a_whole_card(name):
     text = (CARDS / f"{name}.md").read_text(encoding="utf-8")
     parts = {part.split("\n", 1)[0].strip(): part.split("\n", 1)[1].strip() for part in text.split("\n## ")[1:]}
     assert set(SECTIONS) <= set(parts)
     assert all(parts.values())
-    assert packs._SOURCES[name].credit in text
-    for class_map in packs._SOURCES[name].class_maps.values():
+    assert SOURCES[name].credit in text
+    for class_map in SOURCES[name].class_maps.values():
         for i, label in enumerate(class_map.classes):
             assert f"| {i} | {label} |" in parts["Classes"]
 
 
 def test_cards_are_of_packs_only():
-    assert {card.stem for card in CARDS.glob("*.md")} == set(packs._SOURCES)
+    assert {card.stem for card in CARDS.glob("*.md")} == set(SOURCES)
 
 
 def test_available_names_the_place_of_each_pack(tmp_path, monkeypatch):
