@@ -23,11 +23,10 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
-from micro_lib.data.tiles import Cut, Tiles, histogram
-from micro_lib.models.discriminator import SMALLEST_PX
+from micro_lib.data.tiles import MODES, Cut, Tiles, histogram
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
-from micro_lib.training.adaptation_methods import ADVERSARIAL, METHODS, Batch, Design, Student, Term, Weights, terms
+from micro_lib.training.adaptation_methods import METHODS, Batch, Design, Student, Term, Weights, terms
 from micro_lib.training.supervised import (
     LOSSES,
     WEIGHT_DECAY,
@@ -65,7 +64,7 @@ class Recipe:
     framing : Framing
         Tiles of the network; the loss counts in their centres.
     learning_rate : float
-        At the start; the encoder's is a tenth of it.
+        At the start.
     seed : int
         Of the tiles and of all that is random about a step.
     optimizer, loss : str
@@ -76,6 +75,12 @@ class Recipe:
         Of the discriminators.
     points : int
         Rows of the curve, evenly spaced.
+    augmentation : str
+        Of all tiles, one of `micro_lib.data.tiles.MODES`.
+    encoder_rate : float
+        The encoder's share of the learning rate.
+    power : float
+        Of the polynomial decay of the learning rates; 0 for constant ones.
     """
 
     method: str
@@ -90,14 +95,15 @@ class Recipe:
     weights: Weights = field(default_factory=Weights)
     design: Design = field(default_factory=Design)
     points: int = 10
+    augmentation: str = "crop"
+    encoder_rate: float = ENCODER_RATE
+    power: float = POWER
 
     def __post_init__(self):
-        for name, known in (("method", METHODS), ("optimizer", OPTIMIZERS), ("loss", LOSSES)):
+        for name, known in (("method", METHODS), ("optimizer", OPTIMIZERS), ("loss", LOSSES), ("augmentation", MODES)):
             one_of(name, getattr(self, name), known)
         if self.n_classes < 2:
             raise ValueError(f"n_classes is {self.n_classes}; give the background a channel of its own")
-        if self.method in ADVERSARIAL and self.framing.tile_px < SMALLEST_PX:
-            raise ValueError(f"a discriminator needs tiles of {SMALLEST_PX} px; those of {self.framing} are smaller")
         if self.steps < self.points or self.points < 1:
             raise ValueError(f"{self.steps} steps cannot have a curve of {self.points} points")
 
@@ -121,9 +127,10 @@ class Draws:
     def __init__(self, source: Sequence, labelled: Sequence, target: Sequence, recipe: Recipe):
         self.recipe, side = recipe, recipe.framing.side_px
         pools = [_Regions(part, recipe, i) for i, part in enumerate((source, labelled)) if len(part)]
-        self.pools = [Tiles(regions, side, seed=regions.seed) for regions in pools]
+        self.pools = [Tiles(regions, side, seed=regions.seed, mode=recipe.augmentation) for regions in pools]
         blank = [sample._replace(mask=np.zeros_like(sample.mask)) for sample in target]
-        self.target = Tiles(blank, side, seed=stream_seed(recipe.seed, "target")) if blank else None
+        options = {"seed": stream_seed(recipe.seed, "target"), "mode": recipe.augmentation}
+        self.target = Tiles(blank, side, **options) if blank else None
 
     def __call__(self, step: int) -> Batch:
         """Return the batch of a step, counted from 0."""
@@ -202,6 +209,8 @@ def adapt(
 
     Raises
     ------
+    ValueError
+        If the tiles are too small for the method.
     TrainingDiverged
         If the loss is no finite number before the first point.
     CheckpointMismatch
@@ -237,11 +246,16 @@ class _Run:
         self.network, self.recipe, self.draws, self.device = network, recipe, draws, device
         options = (recipe.n_classes, recipe.weights, recipe.design)
         self.terms: Sequence[Term] = terms(recipe.method, network, *options).to(device)
-        groups = zip(parameter_groups(network), (ENCODER_RATE, 1.0), strict=True)
+        needed = max((term.smallest_px for term in self.terms), default=1)
+        if recipe.framing.tile_px < needed:
+            raise ValueError(f"{recipe.method!r} needs tiles of {needed} px; those of {recipe.framing} are smaller")
+        groups = zip(parameter_groups(network), (recipe.encoder_rate, 1.0), strict=True)
         rates = [{"params": p, "lr": recipe.learning_rate * factor} for p, factor in groups]
         self.optimizers = [OPTIMIZERS[recipe.optimizer](rates)]
         self.optimizers += [term.optimizer for term in self.terms if term.optimizer]
-        self.schedules = [LambdaLR(o, lambda t: max(0.0, 1 - t / recipe.steps) ** POWER) for o in self.optimizers]
+        self.schedules = [
+            LambdaLR(o, lambda t: max(0.0, 1 - t / recipe.steps) ** recipe.power) for o in self.optimizers
+        ]
         self.student = Student(network, LOSSES[recipe.loss], recipe.weights, recipe.framing.centre, self.autocast)
         self.step, self.curve = 0, []
 

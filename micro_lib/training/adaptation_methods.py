@@ -8,7 +8,6 @@ classes, and none ever sees a target label.
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel
 
 from micro_lib.data.augment import log_uniform, picture_operations
-from micro_lib.models.discriminator import PUBLISHED_WIDTH, discriminator
+from micro_lib.models.discriminator import PUBLISHED_WIDTH, SMALLEST_PX, discriminator
 from micro_lib.models.unet import Levels
 
 # What a discriminator is taught to say of each domain. To fool it, the segmenter makes target look like SOURCE.
@@ -99,6 +98,7 @@ class Term(nn.Module):
     """One ingredient of a method; this one adds nothing."""
 
     optimizer: torch.optim.Optimizer | None = None  # of what it learns itself
+    smallest_px = 1  # side of the smallest outputs it can work with
 
     def labelled(self, batch: Batch) -> torch.Tensor:
         """Return the labelled images (B, 1, H, W) as the segmenter is to see them."""
@@ -136,7 +136,9 @@ class Adversarial(Term):
         Maps probabilities (B, C, h, w) to what the discriminators see.
     """
 
-    def __init__(self, n_classes: int, weights: Weights, design: "Design", shown: nn.Module):
+    smallest_px = SMALLEST_PX
+
+    def __init__(self, n_classes: int, weights: Weights, design: Design, shown: nn.Module):
         super().__init__()
         self.discriminators = nn.ModuleList(discriminator(n_classes, design.width) for _ in Levels._fields)
         self.weights = (weights.adversarial, weights.adversarial_auxiliary)
@@ -385,20 +387,31 @@ def hidden(images: torch.Tensor) -> torch.Tensor:
 # Methods
 
 
+class Given(NamedTuple):
+    """What the terms of a method are made from."""
+
+    network: nn.Module  # the segmenter
+    n_classes: int
+    weights: Weights
+    design: Design
+
+    def adversarial(self, shown: nn.Module) -> Adversarial:
+        """Return discriminators that see the outputs as `shown`."""
+        return Adversarial(self.n_classes, self.weights, self.design, shown)
+
+
+# Name: what makes the terms of a method; another entry is another method, for runs and sweeps too.
+METHODS: dict[str, Callable[[Given], list[Term]]] = {
+    "none": lambda given: [],
+    "AdaptSegNet": lambda given: [given.adversarial(nn.Identity())],
+    "FDA": lambda given: [Spectrum()],
+    "ADVENT": lambda given: [given.adversarial(SelfInformation())],
+    "self-training": lambda given: [MeanTeacher(given.network, mixing=True)],
+    "masked consistency": lambda given: [MeanTeacher(given.network, masking=True)],
+    "combination": lambda given: [Spectrum(entropy=False), MeanTeacher(given.network, mixing=True, masking=True)],
+}
+
+
 def terms(method: str, network: nn.Module, n_classes: int, weights: Weights, design: Design) -> nn.ModuleList:
     """Return the terms of a method of `METHODS`."""
-    adversarial = partial(Adversarial, n_classes, weights, design)
-    made = {
-        "none": lambda: [],
-        "AdaptSegNet": lambda: [adversarial(nn.Identity())],
-        "ADVENT": lambda: [adversarial(SelfInformation())],
-        "FDA": lambda: [Spectrum()],
-        "self-training": lambda: [MeanTeacher(network, mixing=True)],
-        "masked consistency": lambda: [MeanTeacher(network, masking=True)],
-        "combination": lambda: [Spectrum(entropy=False), MeanTeacher(network, mixing=True, masking=True)],
-    }
-    return nn.ModuleList(made[method]())
-
-
-ADVERSARIAL = ("AdaptSegNet", "ADVENT")
-METHODS = ("none", "AdaptSegNet", "FDA", "ADVENT", "self-training", "masked consistency", "combination")
+    return nn.ModuleList(METHODS[method](Given(network, n_classes, weights, design)))

@@ -198,10 +198,14 @@ def test_a_source_of_mostly_one_class_is_no_collapse():
         ({"optimizer": "adam"}, "optimizer is 'adam'"),
         ({"loss": "bce"}, "loss is 'bce'"),
         ({"n_classes": 1}, "n_classes is 1; give the background"),
-        ({"method": "ADVENT", "framing": Framing(1.0, 31, 4)}, "a discriminator needs tiles of 32 px"),
         ({"points": 9}, "6 steps cannot have a curve of 9 points"),
     ],
 )
 def test_wrong_recipes_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe(**({"method": "none"} | changes))
+
+
+def test_tiles_too_small_for_a_method_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"'ADVENT' needs tiles of 32 px; those of .* are smaller"):
+        trained(tmp_path, "ADVENT", framing=Framing(1.0, 31, 4))
