@@ -1,5 +1,5 @@
 # make reproduce   set up, run every notebook, end with the claims table
-# make test        set up, run all tests
+# make test        set up, run all tests but those of the published sizes (make test-paper)
 # make help        the other targets
 #
 # PYTHON   the Python (3.11 to 3.13) that .venv is made with, e.g. make test PYTHON=python3.12
@@ -15,12 +15,13 @@ WANTED := cat pyproject.toml requirements.lock
 ASKED := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test bench docs lint lab lock
+.PHONY: help setup reproduce publish test test-paper bench docs lint lab lock
 
 help:
 	@echo "make reproduce   set up, run every notebook at PROFILE=quick, end with the claims table"
 	@echo "                 narrow it: make reproduce PROFILE=study ONLY=05 PARAMS='SEED=2'"
-	@echo "make test        set up, run all tests"
+	@echo "make test        set up, run all tests, one process a core"
+	@echo "make test-paper  plan every published training, check its shapes, do one step of it"
 	@echo "make lab         set up, open JupyterLab on the first notebook"
 	@echo "make publish     copy figures and tables from build/ to figures/"
 	@echo "make bench       time the generators and metrics against their naive references"
@@ -63,8 +64,12 @@ reproduce: setup
 publish: setup
 	@$(RUN) -m micro_lib publish --profile "$(PROFILE)"
 
+# pytest-xdist: one process a core; the tests of a file stay together, they share what is costly to make.
 test: setup
-	@$(RUN) -m pytest
+	@$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+test-paper: setup
+	@$(RUN) -m pytest tests/paper
 
 # The package grown textures are compared with asks for another OpenCV, so it comes without what it asks for.
 bench: setup

@@ -1,13 +1,9 @@
 """Cost of adaptation: the adversarial step beside its parts, DeepLabv2 in bfloat16, memory of the paper networks."""
 
-import subprocess
-import sys
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 from time import thread_time
 
-import psutil
 import pytest
 import torch
 from helpers.two_levels import micrographs
@@ -19,7 +15,6 @@ from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, St
 from micro_lib.training.supervised import LOSSES, _float32_convolutions, has_bfloat16
 
 ADVERSARIAL_TIMES, BFLOAT_TIMES, ROUNDS = 1.3, 1.7, 6
-NEEDED_GB = {"vgg16": 8, "deeplabv2": 12}  # free memory for a step of one tile a domain
 # Processor time of this one thread: what else runs on the machine counts little.
 
 
@@ -116,41 +111,3 @@ def test_deeplab_is_faster_in_bfloat16_on_the_same_trajectory(benchmark):
     print(f"losses {losses}")
     assert apart < 0.05 * losses["float32"][0], "bfloat16 goes another way"
     assert ratio >= BFLOAT_TIMES
-
-
-ONE_STEP = """
-import resource, sys
-sys.path[:0] = sys.argv[2:]
-from test_adaptation_speed import paper_step
-print(paper_step(sys.argv[1]), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6)
-"""
-
-
-def paper_step(architecture):
-    """Do one adversarial step of a published network on a published tile a domain; return its loss."""
-    framing = Framing()
-    made = deeplab.build if architecture == "deeplabv2" else partial(unet.build, architecture)
-    network = made(2, weights="random")
-    network = network if architecture == "deeplabv2" else unet.TwoLevels(network)
-    network.to(memory_format=torch.channels_last).train()
-    side = framing.side_px
-    seen = Batch(torch.randn(1, 1, side, side), (torch.rand(1, side, side) > 0.5).long(), torch.randn(1, 1, side, side))
-    parts = terms("AdaptSegNet", network, 2, Weights(), Design())
-    return learn_once(student(network, framing), parts, seen, torch.optim.SGD(network.parameters(), 1e-4))["loss"]
-
-
-@pytest.mark.parametrize("architecture", ["vgg16", "deeplabv2"])
-def test_paper_networks_do_a_step_on_published_tiles(benchmark, architecture):
-    if benchmark.disabled:
-        pytest.skip("memory is measured by `make bench`")
-    free_gb = psutil.virtual_memory().available / 1e9
-    if free_gb < NEEDED_GB[architecture]:
-        pytest.skip(f"{free_gb:.0f} GB of memory are free; {NEEDED_GB[architecture]} GB are wanted")
-    here = Path(__file__).parent
-    command = [sys.executable, "-W", "ignore", "-c", ONE_STEP, architecture, str(here), str(here.parent)]
-    run = partial(subprocess.run, command, capture_output=True, text=True, check=True)
-    done = benchmark.pedantic(run, rounds=1)  # in a process of its own, whose peak is its
-    loss, peak_gb = map(float, done.stdout.split())
-    benchmark.extra_info.update(peak_gb=peak_gb)
-    print(f"{architecture}: {peak_gb:.1f} GB for a step of one tile of 636 px a domain, loss {loss:.2f}")
-    assert 0 < loss < 10 and peak_gb < NEEDED_GB[architecture]

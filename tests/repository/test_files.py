@@ -175,6 +175,7 @@ _USED_OTHERWISE = {
     "uv": "Makefile",
     "ruff": "Makefile",
     "pytest-benchmark": "pyproject.toml",
+    "pytest-xdist": "Makefile",
     "pdoc": "Makefile",
     "ipykernel": "micro_lib/application/runner.py",
     "setuptools": "pyproject.toml",

@@ -1,0 +1,205 @@
+"""What the published protocols ask for and cost: every training of the `paper` profile, planned, shape-checked, counted.
+
+Nothing here allocates a network: shapes and floating-point operations are worked out on PyTorch's meta device. What a
+full run would take is therefore an extrapolation, of counted operations to a stated rate.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from fastai.vision.learner import create_vision_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.core.profiles import settings
+from micro_lib.core.progress import progress
+from micro_lib.models import classifier, deeplab, unet
+from micro_lib.models.discriminator import discriminator
+from micro_lib.models.pixelcnn import GatedPixelCNN
+from micro_lib.models.vqvae import VQVAE
+from micro_lib.training import cracks
+
+# Operations a second that training sustains: 0.3 of what an NVIDIA A100 does in TF32 by its data sheet, 156e12. An
+# assumption, not a measurement.
+SUSTAINED_PER_S = 0.3 * 156e12
+N_REAL_CRACK_TILES = 357  # Trampert et al. 2021, section 3.1.2
+TARGETS = 3  # Goetz et al. 2022: T1, T2, T3
+PUBLISHED_FOLDS = 5
+VGG_STEPS = 100 * 14  # epochs, of 112 tiles in batches of 8
+CODE_PX = 8
+
+
+class Phase(NamedTuple):
+    """A stretch of a published training, of equal steps."""
+
+    where: str  # paper and section or table
+    name: str
+    network: str  # of `NETWORKS`
+    batch: int
+    px: int  # side of the images
+    steps: int  # of one run
+    runs: int
+    is_frozen: bool = False  # the encoder keeps its weights
+
+
+class Network(NamedTuple):
+    """A network with what a step puts through it."""
+
+    build: Callable[[], nn.Module]  # with random weights
+    passed: Callable[[nn.Module, int, int], torch.Tensor]  # (network, batch, px) -> all outputs, to be differentiated
+    encoder: Callable[[nn.Module], nn.Module]  # what a frozen phase keeps
+
+
+def phases() -> list[Phase]:
+    """Return the trainings of the `paper` profile, paper by paper."""
+    return [*_crack_phases(), *_grain_phases(), *_joint_phases(), *_adaptation_phases()]
+
+
+def _crack_phases() -> list[Phase]:
+    plan, where = settings("cracks", "paper"), "Trampert 2021, Table 1"
+    runs, found = len(plan["seeds"]), []
+    for name, stages, batch, arms in (
+        ("synthetic tiles", cracks.synthetic_stages(plan), plan["synthetic_batch"], 1),
+        ("real tiles, of the arms real and mixed", cracks.real_stages(plan, N_REAL_CRACK_TILES), plan["real_batch"], 2),
+    ):
+        for stage in stages:
+            part = "head" if stage.frozen else "all"
+            label = f"{name}, {part}"
+            found.append(Phase(where, label, plan["architecture"], batch, 128, stage.steps, arms * runs, stage.frozen))
+    return found
+
+
+def _grain_phases() -> list[Phase]:
+    plan, further = settings("grains", "paper"), settings("adaptive", "paper")
+    found = []
+    for stage in plan["stages"]:
+        steps = stage.epochs * plan["n_train"] // plan["batch"]
+        label, network = f"{stage.px} px", plan["architecture"]
+        found.append(
+            Phase(
+                "Trampert 2021, 3.2.2",
+                label,
+                network,
+                plan["batch"],
+                stage.px,
+                steps,
+                len(plan["seeds"]),
+                stage.frozen,
+            )
+        )
+    stage, runs = further["finetune"], 2 * len(further["seeds"])  # random and adaptive
+    steps = stage.epochs * further["finetune_images"] // further["batch"]
+    network = further["architecture"]
+    return [
+        *found,
+        Phase("Trampert 2021, Table 2", "fine-tuning", network, further["batch"], stage.px, steps, runs),
+    ]
+
+
+def _joint_phases() -> list[Phase]:
+    plan, where = settings("joint", "paper"), "Noguchi & Inoue 2021 (for Volman Stern 2024)"
+    runs, px = len(plan["seeds"]) // 3, plan["px"]  # three U-Nets a generator
+    return [
+        Phase(where, "VQ-VAE", "vqvae", plan["vq_batch"], px, plan["vq_steps"], runs),
+        Phase(where, "prior", "pixelcnn", plan["prior_batch"], px // CODE_PX, plan["prior_steps"], runs),
+    ]
+
+
+def _adaptation_phases() -> list[Phase]:
+    plan = settings("adaptation", "paper")
+    px, batch = plan["tile"][0] + 2 * plan["tile"][1], plan["batch"]
+    where = "Goetz 2022, Tables 2 to 5"
+    return [
+        Phase(where, "source, DeepLabv2", "deeplabv2", batch, px, plan["source_steps"], PUBLISHED_FOLDS),
+        Phase(where, "source, VGG16 U-Net, S.1 to S.9", "vgg16", batch, px, VGG_STEPS, 9 * PUBLISHED_FOLDS),
+        Phase(where, "AdaptSegNet", "adaptsegnet", batch, px, plan["steps"], TARGETS * PUBLISHED_FOLDS),
+    ]
+
+
+def cost(phase: Phase) -> dict:
+    """Return what one phase asks for, without allocating its network.
+
+    Parameters
+    ----------
+    phase : Phase
+        Of `phases`.
+
+    Returns
+    -------
+    dict
+        where, name, network, batch, px, steps, runs, parameters (number), operations (floating-point, of one step:
+        forward and backward, as PyTorch counts them) and gpu_hours (of all runs at `SUSTAINED_PER_S`: an extrapolation).
+    """
+    network = NETWORKS[phase.network]
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        made = network.build().to("meta").train()  # some initialisers draw elsewhere
+        if phase.is_frozen:
+            network.encoder(made).requires_grad_(False)
+        before = counted.get_total_flops()  # some networks look at an image while they are built
+        network.passed(made, phase.batch, phase.px).backward()
+    operations = counted.get_total_flops() - before
+    row = {key: value for key, value in phase._asdict().items() if key != "is_frozen"}
+    row |= {"parameters": sum(p.numel() for p in made.parameters()), "operations": operations}
+    return row | {"gpu_hours": operations * phase.steps * phase.runs / SUSTAINED_PER_S / 3600}
+
+
+def costs() -> pd.DataFrame:
+    """Return `cost` of every phase, one row each."""
+    return pd.DataFrame([cost(phase) for phase in progress(phases(), desc="counting operations", unit="phase")])
+
+
+def _logits(network: nn.Module, batch: int, px: int) -> torch.Tensor:
+    return network(torch.empty(batch, 1, px, px)).sum()
+
+
+def _joined(network: VQVAE, batch: int, px: int) -> torch.Tensor:
+    """Pass by the quantiser, whose distances to the codebook are a thousandth of the operations."""
+    return network.decoder(network.encoder(torch.empty(batch, 1 + network.n_classes, px, px))).sum()
+
+
+def _codes(network: nn.Module, batch: int, px: int) -> torch.Tensor:
+    return network(torch.empty(batch, px, px, dtype=torch.int64)).sum()
+
+
+def _adversarial(network: nn.Module, batch: int, px: int) -> torch.Tensor:
+    """Pass a batch of each domain, the target's through the discriminators, then both domains' through them again."""
+    segmenter, *judges = network
+    source, target = (segmenter.levels(torch.empty(batch, 1, px, px)) for _ in range(2))
+    fooled = sum(judge(logits).sum() for judge, logits in zip(judges, target, strict=True))
+    shown = [(judge, logits.detach()) for both in (source, target) for judge, logits in zip(judges, both, strict=True)]
+    return sum(logits.sum() for logits in source) + fooled + sum(judge(logits).sum() for judge, logits in shown)
+
+
+def _classifier() -> nn.Module:
+    parts = classifier.ARCHITECTURES["resnet50"]
+    return create_vision_model(parts.make, 2, pretrained=False, cut=parts.cut)
+
+
+def _vqvae() -> nn.Module:
+    plan = settings("joint", "paper")
+    sizes = {name: plan[name] for name in ("n_codes", "code_dim", "hidden")}
+    return VQVAE(len(GRAIN_BOUNDARY.classes), down=CODE_PX, **sizes)
+
+
+def _prior() -> nn.Module:
+    plan = settings("joint", "paper")
+    return GatedPixelCNN(plan["n_codes"], channels=plan["channels"], layers=plan["layers"])
+
+
+def _adaptsegnet() -> nn.Module:
+    return nn.ModuleList([deeplab.build(2, "random"), discriminator(2), discriminator(2)])
+
+
+NETWORKS = {
+    "resnet50": Network(_classifier, _logits, lambda network: network[0]),
+    "dynamic_resnet50": Network(partial(unet.build, "dynamic_resnet50", 2, "random"), _logits, unet.encoder_of),
+    "vqvae": Network(_vqvae, _joined, lambda network: network),
+    "pixelcnn": Network(_prior, _codes, lambda network: network),
+    "deeplabv2": Network(partial(deeplab.build, 2, "random"), _logits, lambda network: network.encoder),
+    "vgg16": Network(partial(unet.build, "vgg16", 2, "random"), _logits, unet.encoder_of),
+    "adaptsegnet": Network(_adaptsegnet, _adversarial, lambda network: network[0].encoder),
+}

@@ -1,0 +1,90 @@
+"""The published configurations: planned whole, shapes without allocating, one step where memory allows."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import psutil
+import pytest
+import torch
+from helpers import paper_steps
+
+from micro_lib.application import protocol
+from micro_lib.application.sweep import write_manifest
+from micro_lib.core.profiles import settings
+from micro_lib.synthesis import cracks
+from micro_lib.training.cracks import CONFIGURATIONS
+
+PHASES = {f"{phase.where}: {phase.name}": phase for phase in protocol.phases()}
+
+
+@pytest.fixture(scope="module")
+def costs():
+    return protocol.costs().set_index(["where", "name"])
+
+
+def test_every_published_crack_tile_is_planned():
+    plan = settings("cracks", "paper")
+    table = cracks.scenario(cracks.invented(), plan["n_textures"]).sample(99_140, 1)
+    assert len(table) == plan["n_train"] + plan["n_validation"] == 99_140
+    assert table["seed"].is_unique and table["crack"].mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_every_published_run_is_planned(tmp_path):
+    arms = [CONFIGURATIONS[name] for name in ("synthetic", "real", "mixed")]
+    runs = write_manifest("m:run", arms, settings("cracks", "paper")["seeds"], profile="paper", folder=tmp_path)
+    assert len(runs) == 600 and runs["key"].is_unique and set(runs["seed"]) == set(range(1, 201))
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_published_batches_pass_without_being_allocated(name):
+    phase = PHASES[name]
+    network = protocol.NETWORKS[phase.network]
+    before = psutil.Process().memory_info().rss
+    with torch.device("meta"):
+        made = network.build().to("meta")
+        assert network.passed(made, phase.batch, phase.px).shape == ()
+    assert all(parameter.is_meta for parameter in made.parameters())
+    assert psutil.Process().memory_info().rss - before < 500e6
+
+
+def test_the_published_sizes(costs):
+    assert set(zip(costs["batch"], costs["px"], strict=True)) >= {(3584, 128), (64, 128), (16, 512), (8, 636)}
+    runs = costs.reset_index().groupby("where")["runs"].max()
+    assert runs["Trampert 2021, 3.2.2"] == 200 and runs["Trampert 2021, Table 2"] == 100
+    millions = costs.groupby("network")["parameters"].first() / 1e6
+    assert 339 < millions["dynamic_resnet50"] < 340 and 42 < millions["deeplabv2"] < 43
+
+
+def test_operations_are_counted_as_published():
+    # torchvision gives ResNet50 4.09e9 multiply-adds for an image of 224 px and three channels; backward is twice that
+    # less the gradient of the image. The head of `learner` is small beside it.
+    phase = protocol.Phase("", "", "resnet50", 2, 224, 1, 1)
+    assert protocol.cost(phase)["operations"] == pytest.approx(2 * 3 * 2 * 4.09e9, rel=0.04)
+    once, twice = (protocol.cost(phase._replace(batch=n))["operations"] for n in (2, 4))
+    assert twice == 2 * once
+    assert protocol.cost(phase._replace(is_frozen=True))["operations"] < 0.4 * protocol.cost(phase)["operations"]
+
+
+def test_hours_follow_from_operations(costs):
+    row = costs.iloc[0]
+    hours = row["operations"] * row["steps"] * row["runs"] / protocol.SUSTAINED_PER_S / 3600
+    assert row["gpu_hours"] == pytest.approx(hours) and (costs["gpu_hours"] > 0).all()
+
+
+@pytest.mark.parametrize("name", paper_steps.STEPS)
+def test_a_step_is_done_where_memory_allows(name, capsys):
+    step, free_gb = paper_steps.STEPS[name], psutil.virtual_memory().available / 1e9
+    if free_gb < step.gigabytes:
+        pytest.skip(f"{name}: {free_gb:.0f} GB of memory are free; a step wants {step.gigabytes:g}")
+    command = [sys.executable, "-W", "ignore", paper_steps.__file__, name]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = pd.Series(json.loads(done.stdout.splitlines()[-1]))
+    with capsys.disabled():
+        print(
+            f"\n{name}: one step of {step.batch} image(s) a domain, {found['seconds']:.0f} s of processor time, "
+            f"{found['peak_gb']:.1f} GB; not run: the published batch of {step.published}, and all other steps"
+        )
+    assert found["finite"] and 0 < found["loss"] < 30 and found["peak_gb"] < step.gigabytes
