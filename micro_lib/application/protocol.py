@@ -1,4 +1,4 @@
-"""What the published protocols ask for and cost: every training of the `paper` profile, planned, shape-checked, counted.
+"""What the published protocols ask for and cost: every training of the `paper` profile planned, checked, counted.
 
 Nothing here allocates a network: shapes and floating-point operations are worked out on PyTorch's meta device. What a
 full run would take is therefore an extrapolation, of counted operations to a stated rate.
@@ -132,7 +132,7 @@ def cost(phase: Phase) -> dict:
     -------
     dict
         where, name, network, batch, px, steps, runs, parameters (number), operations (floating-point, of one step:
-        forward and backward, as PyTorch counts them) and gpu_hours (of all runs at `SUSTAINED_PER_S`: an extrapolation).
+        forward and backward, as PyTorch counts them) and gpu_hours (all runs at `SUSTAINED_PER_S`, an extrapolation).
     """
     network = NETWORKS[phase.network]
     with torch.device("meta"), FlopCounterMode(display=False) as counted:

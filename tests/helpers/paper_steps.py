@@ -1,4 +1,4 @@
-"""One step of every published training at a batch that fits here, by the code that trains: ``python paper_steps.py NAME``."""
+"""One step of every published training at a batch that fits here, by the code that trains: ``paper_steps.py NAME``."""
 
 import contextlib
 import json
