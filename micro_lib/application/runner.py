@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import micro_lib
 from micro_lib.application.fingerprint import digest, fingerprint
-from micro_lib.application.tables import claims_text, gather_claims, show
+from micro_lib.application.tables import claims_text, gather_claims, show, with_claims
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import (
     atomic_path,
@@ -350,7 +350,8 @@ def publish(*, profile: str = "", folder: Path | None = None, build: Path | None
 
     Only files that a finished notebook wrote directly into its OUT folder in its last run are taken; what must not be
     committed, such as pictures of data without a licence, belongs into a sub-folder of OUT. Of a table with a
-    ``profile`` column the stored rows of other profiles are kept, of the claims also those of other notebooks.
+    ``profile`` column the stored rows of other profiles are kept, of the claims also those of other notebooks. The
+    claims section of the README beside `to` is written anew.
 
     Parameters
     ----------
@@ -387,6 +388,11 @@ def publish(*, profile: str = "", folder: Path | None = None, build: Path | None
     if times.is_file():
         runs = read_table(times)
         _publish_table(runs[runs["status"] == "done"], to / "tables" / "notebooks.csv", ("notebook", "profile"))
+    readme = to.parent / "README.md"
+    if readme.is_file():
+        text = with_claims(readme.read_text(encoding="utf-8"), read_table(to / "tables" / "claims.csv"))
+        with atomic_path(readme) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     print(f"{len(files)} files, the claims and the times of {profile} runs copied to {to}")
     return 0
 

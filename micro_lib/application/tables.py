@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from micro_lib.core.profiles import resolve
+from micro_lib.core.profiles import PROFILES, resolve
 from micro_lib.core.runs import provenance, read_table, repository_root, write_table
 
 COLUMNS = (
@@ -232,3 +232,52 @@ def claims_text(claims: pd.DataFrame) -> str:
     counts = claims["verdict"].value_counts()
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
     return f"{table}\n\n{len(claims)} claims: {summary}"
+
+
+README_MARKS = ("<!-- claims, written by `make publish` -->", "<!-- end of claims -->")
+
+
+def claims_markdown(claims: pd.DataFrame) -> str:
+    """Return the measured claims as a Markdown table, with a sentence on those that were not measured.
+
+    Parameters
+    ----------
+    claims : pandas.DataFrame
+        Columns `COLUMNS`. Of a claim measured in several profiles the largest one counts.
+
+    Returns
+    -------
+    str
+        For the README; ends with a line break.
+    """
+    rank = claims["profile"].map(PROFILES.index)
+    chosen = claims.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("claim", keep="last")
+    chosen = chosen.sort_index()
+    measured, others = chosen[chosen["verdict"].isin(MEASURED)], chosen[~chosen["verdict"].isin(MEASURED)]
+    lines = ["| claim | published | ours | n | profile | verdict |", "|---|---|---|---|---|---|"]
+    for row in measured.to_dict("records"):
+        source = f"{row['claim']} ({row['paper']}, {row['where']})"
+        ours = rounded(row["ours"], row["low"], row["high"])
+        cells = [source, row["published"], ours, row["n"], row["profile"], row["verdict"]]
+        lines.append("| " + " | ".join(str(cell).replace("|", "/").replace("+-", "±") for cell in cells) + " |")
+    counts = chosen["verdict"].value_counts()
+    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    rest = (
+        f" The {len(others)} without our number, each with its reason, are in the table." if len(others) else ""
+    )
+    return "\n".join([*lines, "", f"{len(chosen)} claims: {summary}.{rest}"]) + "\n"
+
+
+def with_claims(readme: str, claims: pd.DataFrame) -> str:
+    """Return the text of the README with its claims section, between `README_MARKS`, written anew.
+
+    Raises
+    ------
+    ValueError
+        If the marks are not there, once each and in order.
+    """
+    start, end = (readme.find(mark) for mark in README_MARKS)
+    if any(readme.count(mark) != 1 for mark in README_MARKS) or end < start:
+        raise ValueError(f"the README needs the lines {README_MARKS[0]!r} and {README_MARKS[1]!r}, once each, in order")
+    head, tail = readme[: start + len(README_MARKS[0])], readme[end:]
+    return f"{head}\n{claims_markdown(claims)}\n{tail}"

@@ -13,6 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 from micro_lib.__main__ import main
 from micro_lib.application import runner
+from micro_lib.application.tables import README_MARKS
 from micro_lib.core.runs import read_json, read_table, write_json, write_table
 
 PARAMETERS = 'PROFILE = ""\nSEED = 1\nDATA = "auto"\nOUT = ""'
@@ -335,6 +336,14 @@ def test_published_claims_are_replaced_never_doubled(built):
     finish(built, "03_a", {"claims.csv": claims("renamed", "03_a")})
     publish(built)
     assert set(read_table(path).query("profile == 'quick'")["claim"]) == {"renamed", "y"}
+
+
+def test_the_readme_states_what_was_published(built):
+    readme = built / "README.md"
+    readme.write_text("\n".join(["before", *README_MARKS, "after"]))
+    finish(built, "03_a", {"claims.csv": claims("x is larger", "03_a")})
+    publish(built)
+    assert "| x is larger (p, w) | 1 | 1.00 | 1 | quick | reproduced |" in readme.read_text()
 
 
 def test_what_should_not_be_published_is_refused(built):

@@ -132,3 +132,34 @@ def test_claims_print_one_line_each_with_the_verdicts_counted():
     assert "0.712 [0.691, 0.733]" in text and text.endswith("2 claims: 1 reproduced, 1 not run here")
     assert len(text.splitlines()) == 5
     assert tables.claims_text(tables.gather_claims([])) == "No notebook that ran states a claim."
+
+
+UNMEASURED = {**CLAIM, "claim": "p", "verdict": "not run here", "why": "no time"}
+
+
+def test_readers_see_the_largest_profile_of_every_measured_claim():
+    text = tables.claims_markdown(
+        pd.concat(
+            [
+                rows({**MEASURED, "published": "a|b"}, UNMEASURED, profile="study"),
+                rows({**MEASURED, "ours": 0.5, "low": 0.4, "high": 0.6}),
+            ],
+            ignore_index=True,
+        )
+    )
+    lines = text.splitlines()
+    assert lines[2] == "| mIoU (Trampert 2021, section 3.2.3) | a/b | 0.712 [0.691, 0.733] | 5 | study | reproduced |"
+    assert lines[4].startswith("2 claims: 1 reproduced, 1 not run here. The 1 without") and len(lines) == 5
+
+
+def test_the_claims_of_the_readme_are_replaced_between_their_marks():
+    start, end = tables.README_MARKS
+    once = tables.with_claims(f"# a\n{start}\nold\n{end}\nz\n", rows(MEASURED))
+    assert once == tables.with_claims(once, rows(MEASURED))
+    assert once.startswith(f"# a\n{start}\n| claim") and once.endswith(f"{end}\nz\n") and "old" not in once
+
+
+@pytest.mark.parametrize("text", ["", "{0}", "{1}\n{0}", "{0}\n{0}\n{1}"])
+def test_a_readme_without_its_marks_is_refused(text):
+    with pytest.raises(ValueError, match="once each, in order"):
+        tables.with_claims(text.format(*tables.README_MARKS), rows(MEASURED))

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from micro_lib.analysis.stats import agresti_coull
+from micro_lib.application.tables import with_claims
 from micro_lib.core.runs import read_table, repository_root
 
 TRIALS = {"Table 1": 40_000, "Table 2": 2_500, "section 3.2.3": 40_000}
@@ -55,3 +56,9 @@ def test_most_printed_transferabilities_agree_and_those_that_do_not_are_known(pu
     wrong = rows.loc[(apart > 1) & (rows["unit"] == "%"), ["where", "item"]]
     items = {(where, item.split(",")[0]) for where, item in wrong.itertuples(index=False, name=None)}
     assert items == {("Table 3", "T1.3"), ("Table 4", "T2.3"), ("Table 6", "T2.3")}
+
+
+def test_the_readme_states_the_claims_table():
+    root = repository_root()
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    assert with_claims(readme, read_table(root / "figures" / "tables" / "claims.csv")) == readme, "run `make publish`"
