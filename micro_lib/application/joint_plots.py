@@ -27,10 +27,10 @@ def history(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     vq, prior = (table[table["stage"] == stage] for stage in ("vqvae", "prior"))
     losses, codes, nats = axes
     for name, label in (("image_loss", "image: share of variance lost"), ("mask_loss", "mask: nats a pixel")):
-        losses.semilogy(vq["steps"].cumsum(), vq[name], label=label)
+        losses.semilogy(vq["steps"].cumsum(), vq[name], ".-", label=label)
     losses.legend()
-    codes.plot(vq["steps"].cumsum(), vq["perplexity"], color="C2")
-    nats.plot(prior["steps"].cumsum(), prior["loss"], color="C3")
+    codes.plot(vq["steps"].cumsum(), vq["perplexity"], ".-", color="C2")
+    nats.plot(prior["steps"].cumsum(), prior["loss"], ".-", color="C3")
     losses.set(xlabel="VQ-VAE, steps", ylabel="loss")
     codes.set(xlabel="VQ-VAE, steps", ylabel="perplexity of the codebook", ylim=(0, None))
     nats.set(xlabel="prior, steps", ylabel="nats a code")
@@ -72,17 +72,17 @@ def ratios(ax: Axes, table: pd.DataFrame) -> None:
     table : pandas.DataFrame
         From `micro_lib.analysis.phases.compare_sets`; distances are left out.
     """
-    shown = table[(table["statistic"] != "distance") & (table["ratio"] > 0)].reset_index(drop=True)
-    at = np.arange(len(shown))[::-1]
-    for kind, marker, colour in (("mean", "o", "C0"), ("variance", "D", "C1")):
-        part = shown["statistic"] == kind
-        ax.hlines(at[part], shown.loc[part, "ratio_low"], shown.loc[part, "ratio_high"], color=colour, linewidth=2)
-        ax.plot(shown.loc[part, "ratio"], at[part], marker, color=colour, label=kind)
+    shown = table[(table["statistic"] != "distance") & (table["ratio"] > 0)]
+    names = (shown["quantity"] + " " + shown["class"]).str.strip()
+    lines = list(dict.fromkeys(names))
+    for kind, marker, colour, aside in (("mean", "o", "C0", 0.15), ("variance", "D", "C1", -0.15)):
+        part = shown[shown["statistic"] == kind]
+        at = [aside - lines.index(name) for name in names[part.index]]
+        ax.hlines(at, part["ratio_low"], part["ratio_high"], color=colour, linewidth=2)
+        ax.plot(part["ratio"], at, marker, color=colour, label=kind)
     ax.axvline(1, color="0.5", linestyle="--", linewidth=1, zorder=0)
     ax.set_xscale("log")
-    ax.set_yticks(
-        at, [f"{row.quantity} {row.name_of}".strip() for row in shown.assign(name_of=shown["class"]).itertuples()]
-    )
+    ax.set_yticks([-i for i in range(len(lines))], lines)
     ax.set_xlabel("sampled / real")
     ax.legend()
 
@@ -107,6 +107,7 @@ def label_budget(ax: Axes, curve: pd.DataFrame) -> None:
         ax.errorbar(at, part["miou_pooled"], yerr=reach, fmt=style, color=colour, capsize=3, label=name)
     ticks = sorted(set(curve["micrographs"]))
     ax.set_xscale("log", base=2)
+    ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
     ax.set_xticks(ticks, [str(n) for n in ticks])
     ax.minorticks_off()
     ax.set(xlabel="labelled micrographs", ylabel="mean IoU, unseen spots")

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 COMMITMENT = 0.25  # weight of the commitment loss (van den Oord et al. 2017, Neural Discrete Representation Learning)
-DECAY = 0.99  # of the running means that the codebook consists of
+# Of the running means that the codebook consists of. DEVIATION: Sonnet's example has 0.99, for 10,000 steps. The
+# encoder leaves the start by k-means within some steps, and at 0.99 codes take hundreds of steps to die and come back:
+# after 200 steps 23 % of 512 codes were in use and 32 % of the variance of images not trained on was lost; at 0.9 all
+# codes were in use and 17 % lost.
+DECAY = 0.9
 DEAD_BELOW = 0.5  # a code that stands for fewer vectors a batch, in the running mean, is replaced by a vector
 
 
@@ -36,7 +40,7 @@ class VQVAE(nn.Module):
     """Encoder, quantiser and decoder for a grey image with the one-hot channels of its mask.
 
     The sizes are those of the example with DeepMind's Sonnet library (convolutions 4x4 with stride 2, residual blocks,
-    codebook of running means with decay 0.99); the codebook starts by k-means on the first images the network sees,
+    codebook of running means); the codebook starts by k-means on the first images the network sees,
     and codes that fall out of use return as vectors of the batch.
 
     Parameters

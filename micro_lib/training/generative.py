@@ -346,7 +346,7 @@ class _Epochs(Unvalidated):
 
     def after_batch(self):
         """Note the loss and its parts, and count codes."""
-        self.losses.append(float(self.loss))
+        self.losses.append(float(self.loss.detach()))
         if self.stage == "vqvae":
             with torch.no_grad():
                 self.parts.append([float(part) for part in vqvae.loss(self.pred, *self.yb)[1:]])

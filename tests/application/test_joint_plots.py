@@ -41,12 +41,14 @@ def test_a_sheet_shows_every_pair_without_and_with_its_mask():
 
 def test_ratios_have_their_intervals_and_a_line_at_no_difference():
     row = {"quantity": "chord", "class": "a", "statistic": "mean", "ratio": 1.2, "ratio_low": 1.0, "ratio_high": 1.4}
-    table = pd.DataFrame([row, row | {"statistic": "variance", "ratio": 0.5}, row | {"statistic": "distance"}])
+    variance = row | {"statistic": "variance", "ratio": 0.5}
+    table = pd.DataFrame([row, variance, variance | {"class": "b"}, row | {"statistic": "distance"}])
     _, ax = plt.subplots()
     joint_plots.ratios(ax, table)
     drawn = [float(np.ravel(line.get_xdata())[0]) for line in ax.lines]
-    assert drawn == [1.2, 0.5, 1] and len(ax.get_yticks()) == 2 and ax.get_xscale() == "log"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["chord a", "chord a"]
+    assert drawn == [1.2, 0.5, 1] and ax.get_xscale() == "log"
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["chord a", "chord b"]
+    assert ax.lines[0].get_ydata()[0] > ax.lines[1].get_ydata()[0] > ax.lines[1].get_ydata()[1]
 
 
 def test_the_label_budget_is_drawn_over_micrographs():

@@ -50,6 +50,17 @@ FAULTS = {
         "micro_lib.analysis.metrics:confusion",
         "micro_lib.training.proposals:checked_scores",
     ],
+    "07_vqvae_pixelcnn": [
+        "micro_lib.models.vqvae:usage",
+        "micro_lib.analysis.phases:phase_fractions",
+        "micro_lib.analysis.phases:particles",
+        "micro_lib.analysis.likeness:copy_distance",
+    ],
+    "08_joint_segmentation": [
+        "micro_lib.analysis.metrics:confusion",
+        "micro_lib.training.joint:union",
+        "micro_lib.application.joint_report:worth",
+    ],
 }
 
 
