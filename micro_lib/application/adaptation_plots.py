@@ -1,0 +1,184 @@
+"""Figures of the adaptation experiment: domains, curves, gaps, maps of errors, what a network looks at."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from micro_lib.application.plots import FOUND, INVENTED, MISSED, OPACITY, micrograph
+from micro_lib.core.labels import ClassMap
+from micro_lib.data.packs import Record
+
+ERRORS = {"true positive": FOUND, "false negative": MISSED, "false positive": INVENTED}
+
+
+def domains(
+    records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0, panel_inch: float = 2.0
+) -> Figure:
+    """Draw a window of one micrograph of each domain, above it alone, below with its mask.
+
+    Parameters
+    ----------
+    records : mapping of str to Record
+        By the name of the domain; pixel sizes known.
+    class_map : ClassMap
+        Of the masks.
+    window_um : float
+        Side of the window in the upper left corner, cut to the micrograph.
+    panel_inch : float
+        Edge of a picture.
+    """
+    size = (panel_inch * len(records), 2 * panel_inch + 0.3)
+    fig, axes = plt.subplots(2, len(records), figsize=size, squeeze=False, layout="constrained")
+    for (alone, labelled), (name, record) in zip(axes.T, records.items(), strict=True):
+        px = round(window_um / record.pixel_size_um)
+        window = np.s_[:px, :px]
+        micrograph(alone, record.image[window], pixel_size_um=record.pixel_size_um, title=name)
+        micrograph(labelled, record.image[window], record.mask[window], class_map=class_map)
+    return fig
+
+
+def curves(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Draw the curve of every run: mean IoU on the target, and what could be watched without labels.
+
+    Parameters
+    ----------
+    axes : three matplotlib.axes.Axes
+        Mean IoU on watched target micrographs, loss on labelled tiles, entropy of the outputs on the target.
+    table : pandas.DataFrame
+        Rows of `micro_lib.training.adaptation_loop.adapt` with arm and seed.
+    """
+    names = ("target_miou", "loss", "target_entropy")
+    labels = ("target, mean IoU", "loss on labelled tiles", "target, entropy / log C")
+    colours = {arm: f"C{i}" for i, arm in enumerate(dict.fromkeys(table["arm"]))}
+    for ax, name, label in zip(axes, names, labels, strict=True):
+        for (arm, _), part in table.groupby(["arm", "seed"], sort=False):
+            ax.plot(part["step"], part[name], "-", marker=".", color=colours[arm], linewidth=1, alpha=0.8)
+        ax.set(xlabel="steps", ylabel=label)
+    keys = [Line2D([], [], color=colour, label=arm) for arm, colour in colours.items()]
+    axes[0].legend(handles=keys, fontsize=7)
+
+
+def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = None) -> None:
+    """Draw the mean IoU on the target of every arm, a group of lines a shift, with intervals and published values.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        From `adaptation_report.scores`.
+    theirs : mapping of (shift, arm) to float, optional
+        Published mean IoU, between 0 and 1, drawn as crosses.
+    """
+    shifts, arms = list(dict.fromkeys(table["shift"])), list(dict.fromkeys(table["arm"]))
+    step = 0.8 / len(arms)
+    for i, arm in enumerate(arms):
+        part = table[table["arm"] == arm]
+        at = np.array([shifts.index(name) for name in part["shift"]]) + (i - (len(arms) - 1) / 2) * step
+        value = part["target_miou"].to_numpy(float)
+        reach = np.abs(part[["target_miou_low", "target_miou_high"]].to_numpy(float).T - value)
+        ax.errorbar(at, value, yerr=reach, fmt="o", markersize=4, color=f"C{i}", capsize=2, label=arm)
+        known = [
+            (x, (theirs or {})[name, arm])
+            for x, name in zip(at, part["shift"], strict=True)
+            if (name, arm) in (theirs or {})
+        ]
+        if known:
+            ax.plot(*zip(*known, strict=True), "x", color=f"C{i}")
+    counts = table.groupby("shift")["n"].max()
+    ax.set_xticks(range(len(shifts)), [f"{name}\nn = {counts[name]}" for name in shifts], fontsize=8)
+    ax.set_ylabel("target, mean IoU")
+    ax.legend(fontsize=7, ncols=2)
+
+
+def error_map(ax: Axes, image: np.ndarray, true: np.ndarray, found: np.ndarray, class_id: int = 1) -> None:
+    """Draw a micrograph with what was found, missed and invented of a class in three half-transparent colours.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    image : numpy.ndarray
+        (H, W) uint8.
+    true, found : numpy.ndarray
+        (H, W) class ids.
+    class_id : int
+        Whose errors are drawn; true negatives stay grey.
+    """
+    true, found = true == class_id, found == class_id
+    kinds = {"true positive": true & found, "false negative": true & ~found, "false positive": found & ~true}
+    picture = np.repeat(image[..., None] / np.float32(255), 3, axis=2)  # (H, W, 3)
+    for name, where in kinds.items():
+        picture[where] += OPACITY * (np.float32(to_rgb(ERRORS[name])) - picture[where])
+    ax.imshow(picture, interpolation="antialiased")
+    ax.set_axis_off()
+
+
+def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.ndarray]], class_id: int = 1) -> Figure:
+    """Draw error maps as Figures 4 to 6 of Goetz et al. 2022: a row a micrograph, a column an arm.
+
+    Parameters
+    ----------
+    micrographs : sequence of Record
+        With their masks.
+    found : mapping of str to sequence of numpy.ndarray
+        Class ids (H, W) of each micrograph, by arm.
+    class_id : int
+        As for `error_map`.
+    """
+    rows, columns = len(micrographs), len(found) + 1
+    size = (2.6 * columns, 2.0 * rows + 0.5)
+    fig, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for i, record in enumerate(micrographs):
+        micrograph(axes[i, 0], record.image, pixel_size_um=record.pixel_size_um, title="" if i else "micrograph")
+        for ax, (arm, masks) in zip(axes[i, 1:], found.items(), strict=True):
+            error_map(ax, record.image, record.mask, masks[i], class_id)
+            ax.set_title("" if i else arm)
+    keys = [Line2D([], [], color=colour, linewidth=4, label=name) for name, colour in ERRORS.items()]
+    fig.legend(handles=keys, loc="outside lower center", ncols=3)
+    return fig
+
+
+def phase_fractions(ax: Axes, table: pd.DataFrame) -> None:
+    """Draw the phase fractions found, by shift and arm, with the true ones as lines (Table 7 of Goetz et al. 2022).
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        From `adaptation_report.phase_fractions`, of one class a shift.
+    """
+    at = np.arange(len(table))[::-1]
+    reach = np.abs(table[["found_low", "found_high"]].to_numpy(float).T - table["found"].to_numpy(float))
+    ax.errorbar(table["found"], at, xerr=reach, fmt="o", color="C0", capsize=2, label="found")
+    ax.plot(table["true"], at, "|", markersize=14, color="C3", label="true")
+    ax.set_yticks(at, [f"{row.shift}, {row.arm}, n = {row.n}" for row in table.itertuples()], fontsize=8)
+    ax.set_xlabel("phase fraction of the tested micrographs")
+    ax.legend(fontsize=7)
+
+
+def attention(ax: Axes, image: np.ndarray, heat: np.ndarray, title: str = "") -> None:
+    """Draw a map of attention over its micrograph.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    image : numpy.ndarray
+        (H, W) uint8.
+    heat : numpy.ndarray
+        (H, W) float32 in [0, 1], from `micro_lib.application.explain.grad_cam`.
+    title : str
+        Written above.
+    """
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="antialiased")
+    ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+    ax.set_axis_off()
+    ax.set_title(title)

@@ -1,0 +1,563 @@
+"""Tables of the adaptation experiment: Tables 3 to 7 of Goetz et al. 2022 beside ours, gaps closed, runs that failed.
+
+A run's seed decides its fold, so folds are the unit of intervals over runs; of real shifts specimens are resampled too.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from micro_lib.analysis.metrics import mean_iou
+from micro_lib.analysis.stats import cluster_bootstrap, paired_t, t_interval
+from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.core.runs import merge_rows, read_json, read_table, repository_root
+from micro_lib.core.seeds import stream
+from micro_lib.data.shifts import REAL
+from micro_lib.training import adaptation
+
+NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
+GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth closing
+MEASURES = ("target_miou", "rdt", "source_miou")
+NAMES = ["shift", "arm"]
+LATHS = "lath bainite"
+BAGGED_TABLE, CURVES_TABLE = "adaptation_bagged.csv", "adaptation_curves.csv"
+# Rows of the published tables for the network that is adapted, by shift: their number in Tables 3, 4 and 5.
+PUBLISHED_ROWS = {"T1": ("Table 3", "T1.10", "T1.11"), "T2": ("Table 4", "T2.10", "T2.11")}
+PUBLISHED_ROWS |= {"T3": ("Table 5", "T3.1", "T3.2")}
+
+
+def arm_of(configuration: str | Mapping) -> str:
+    """Return the name of the arm that a stored configuration (JSON) belongs to; one without a name is written out."""
+    values = json.loads(configuration) if isinstance(configuration, str) else dict(configuration)
+    trained = _trained(values)
+    for name, changes in adaptation.ARMS.items():
+        if _trained(changes) == trained:
+            return name
+    return ", ".join(f"{name} {value}" for name, value in trained.items() if value != adaptation.DEFAULTS[name])
+
+
+def _trained(configuration: Mapping) -> dict:
+    """What of a configuration makes an arm, whatever the shift."""
+    full = {**adaptation.DEFAULTS, **configuration}
+    return {name: value for name, value in full.items() if name not in ("shift", "data")}
+
+
+def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the stored runs of one profile and the pixel counts of their micrographs; empty where there are none.
+
+    Parameters
+    ----------
+    profile : str
+        Usually ``"study"``.
+    folder : str or pathlib.Path
+        As for `micro_lib.application.tables.stored_rows`.
+
+    Returns
+    -------
+    pandas.DataFrame, pandas.DataFrame
+        Runs, as `adaptation.run` returns them, and micrographs, as `adaptation.Setting.score`, both with shift and arm.
+    """
+    return tuple(_named(f"adaptation_{kind}.csv", profile, folder) for kind in ("runs", "images"))
+
+
+def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
+    rows = stored_rows(table, profile, arm_of, ("configuration", "seed", *NAMES, "fold", *MEASURES, "trouble"), folder)
+    rows = rows.assign(shift=[adaptation.complete(json.loads(text))["shift"] for text in rows["configuration"]])
+    return rows.assign(trouble=rows["trouble"].fillna("")) if "trouble" in rows else rows
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Sort rows by shift and arm, as the experiment names them; unnamed arms last."""
+    known = {"shift": list(adaptation.SHIFTS), "arm": list(adaptation.ARMS)}
+
+    def rank(column: pd.Series) -> pd.Series:
+        names = known[column.name]
+        return column.map(lambda name: names.index(name) if name in names else len(names))
+
+    return table.sort_values(NAMES, key=rank, kind="stable", ignore_index=True)
+
+
+# ------------------------------------------------------------------------------------------------ scores
+
+
+def scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean scores of every arm under every shift, with 95 % t intervals over folds.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        From `stored`, or rows of `adaptation.run` with arm and seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, n (folds; runs of one fold are averaged first), runs, troubled (runs in which something went wrong;
+        they count in the means, see `troubled`), n_test (tested target micrographs a run), and each of `MEASURES`:
+        mean, <measure>_low and <measure>_high, missing for a single fold, and target_miou_sd.
+    """
+    rows = []
+    for names, part in runs.groupby(NAMES, sort=False):
+        folds = _by_fold(part)
+        row = dict(zip(NAMES, names, strict=True)) | {"n": len(folds), "runs": len(part)}
+        row |= {"troubled": int((part["trouble"] != "").sum()), "n_test": int(part["n_target_test"].median())}
+        for measure in MEASURES:
+            row |= _interval(folds[measure].to_numpy(float), measure)
+        row["target_miou_sd"] = folds["target_miou"].std(ddof=1) if len(folds) > 1 else math.nan
+        rows.append(row)
+    return _in_order(
+        pd.DataFrame(rows, columns=list(rows[0]) if rows else [*NAMES, "n", "runs", "troubled", *MEASURES])
+    )
+
+
+def _by_fold(part: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+    return part.groupby("fold")[list(measures)].mean()
+
+
+def _interval(values: np.ndarray, name: str) -> dict:
+    low, high = tuple(t_interval(values))[1:] if len(values) > 1 else (math.nan, math.nan)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def troubled(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs in which something went wrong: shift, arm, seed, target_miou and what it was."""
+    return _in_order(runs.loc[runs["trouble"] != "", [*NAMES, "seed", "target_miou", "trouble"]])
+
+
+def phase_fractions(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the phase fractions of the tested target micrographs, true and found (Table 7 of the paper).
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, class, true, found with found_low, found_high (95 %, t over folds) and found_sd, error (mean of
+        found minus true, with error_low and error_high), n (folds). Two classes sum to one, so the second stands alone.
+    """
+    rows = []
+    for names, part in runs.groupby(NAMES, sort=False):
+        known = [name.removeprefix("target_true_") for name in part.dropna(axis=1, how="all") if "target_true_" in name]
+        for phase in known[1:] if len(known) == 2 else known:
+            folds = _by_fold(part, [f"target_true_{phase}", f"target_found_{phase}"])
+            true, found = (folds[name].to_numpy(float) for name in folds)
+            row = dict(zip(NAMES, names, strict=True)) | {"class": phase, "true": float(true.mean())}
+            row |= _interval(found, "found") | {"found_sd": found.std(ddof=1) if len(found) > 1 else math.nan}
+            rows.append(row | _interval(found - true, "error") | {"n": len(folds)})
+    return _in_order(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*NAMES, "class", "true", "found", "n"])
+
+
+# ------------------------------------------------------------------------------------------- differences, gaps
+
+
+def differences(runs: pd.DataFrame, images: pd.DataFrame, against: str = NONE) -> pd.DataFrame:
+    """Return what every arm gains over another one of the same shift, paired by fold, in mean IoU on the target.
+
+    Parameters
+    ----------
+    runs, images : pandas.DataFrame
+        As from `stored`.
+    against : str
+        The other arm; where a shift has it not or only one fold in common with it, nothing is said.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, n (folds), difference with difference_low, difference_high (95 %, t over folds) and p; units, what
+        was resampled for units_low and units_high (95 %, bootstrap): specimens, of real shifts; where the target is one
+        specimen alone its micrographs, which says less; n_units; better and worse: all intervals there are lie above
+        or below 0.
+    """
+    rows = []
+    for name, part in runs.groupby("shift", sort=False):
+        for arm, ours, base in _paired(part, against):
+            if len(ours) < 2:
+                continue
+            test = paired_t(ours, base)
+            row = {"shift": name, "arm": arm, "n": test.n, "difference": test.difference.estimate, "p": test.p}
+            row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
+            row |= _resampled(images[images["shift"] == name], arm, against) if name in REAL else _NO_UNITS
+            ends = [row[end] for end in row if end.endswith(("_low", "_high")) and not math.isnan(row[end])]
+            rows.append({**row, "better": min(ends) > 0, "worse": max(ends) < 0})
+    columns = [*NAMES, "n", "difference", "p", "difference_low", "difference_high", *_NO_UNITS, "better", "worse"]
+    return _in_order(pd.DataFrame(rows, columns=columns))
+
+
+_NO_UNITS = {"units": "", "n_units": 0, "units_low": math.nan, "units_high": math.nan}
+
+
+def _paired(part: pd.DataFrame, against: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """Arms of a shift, each with its scores and the other arm's on the folds they share; seeds are paired first."""
+    wide = part.pivot_table(index=["fold", "seed"], columns="arm", values="target_miou")
+    for arm in wide.columns.difference([against], sort=False) if against in wide else ():
+        both = wide[[arm, against]].dropna().groupby("fold").mean()
+        yield arm, both[arm].to_numpy(), both[against].to_numpy()
+
+
+def _resampled(images: pd.DataFrame, arm: str, against: str) -> dict:
+    target = images[(images["split"] == "target") & images["arm"].isin([arm, against])]
+    unit = "group" if target["group"].nunique() > 1 else "name"
+    found = by_unit(target, unit)
+    wide = found.pivot_table(index=["seed", unit], columns="arm", values="miou").dropna()
+    each = (wide[arm] - wide[against]).groupby(unit).mean()
+    if len(each) < 2:
+        return _NO_UNITS
+    interval = cluster_bootstrap(each.to_numpy(), each.index, rng=stream(0, "bootstrap", "adaptation"))
+    units = "specimens" if unit == "group" else "micrographs of one specimen"
+    return {"units": units, "n_units": len(each), "units_low": interval.low, "units_high": interval.high}
+
+
+def by_unit(images: pd.DataFrame, unit: str = "group") -> pd.DataFrame:
+    """Return the mean IoU of every specimen ("group") or micrograph ("name") in every run, its pixels pooled.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, seed, split, the unit, micrographs, miou.
+    """
+    rows, keys = [], [*NAMES, "seed", "split", unit]
+    for names, part in images.groupby(keys, sort=False):
+        counted = [name for name in part.dropna(axis=1, how="all") if name.startswith("confusion_")]
+        pooled = adaptation.confusions(part, math.isqrt(len(counted))).sum(0)
+        rows.append([*names, len(part), float(mean_iou(pooled))])
+    return pd.DataFrame(rows, columns=[*keys, "micrographs", "miou"])
+
+
+def gap_closed(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return which fraction of the way from no adaptation to the oracle every arm goes, where the gap is worth closing.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`. Shifts whose gap is at most `GAP`, or that have no oracle, are left out; see `gaps`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, gap, closed (ratio of the means over folds), closed_low and closed_high (95 %, Fieller's interval
+        over folds, missing where the data do not bound it), n (folds).
+    """
+    rows = []
+    for name, part in runs.groupby("shift", sort=False):
+        found = {arm: (ours, base) for arm, ours, base in _paired(part, NONE)}
+        if ORACLE not in found or (gap := float(np.mean(found[ORACLE][0] - found[ORACLE][1]))) <= GAP:
+            continue
+        wide = part.pivot_table(index=["fold", "seed"], columns="arm", values="target_miou")
+        for arm in found:
+            folds = wide[[arm, NONE, ORACLE] if arm != ORACLE else [NONE, ORACLE]].dropna().groupby("fold").mean()
+            gained, whole = (folds[other] - folds[NONE] for other in (arm, ORACLE))
+            closed, low, high = ratio(gained.to_numpy(), whole.to_numpy())
+            row = {"shift": name, "arm": arm, "gap": gap, "closed": closed, "closed_low": low, "closed_high": high}
+            rows.append({**row, "n": len(folds)})
+    columns = [*NAMES, "gap", "closed", "closed_low", "closed_high", "n"]
+    table = pd.DataFrame(rows, columns=columns)
+    return _in_order(table[table["arm"] != ORACLE])
+
+
+def gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the gap of every shift that has both arms: shift, gap (oracle minus no adaptation) with interval, n."""
+    rows = []
+    for name, part in runs.groupby("shift", sort=False):
+        for arm, ours, base in _paired(part, NONE):
+            if arm == ORACLE and len(ours):
+                rows.append({"shift": name, "arm": arm, **_interval(ours - base, "gap"), "n": len(ours)})
+    table = pd.DataFrame(rows, columns=[*NAMES, "gap", "gap_low", "gap_high", "n"])
+    return _in_order(table).drop(columns="arm")
+
+
+def ratio(above: np.ndarray, below: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Return the ratio of the means of paired values with Fieller's interval (Fieller 1954).
+
+    Parameters
+    ----------
+    above, below : numpy.ndarray
+        (n,) float, pairs.
+    level : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    float, float, float
+        The ratio and the ends of its interval: all r for which a t test does not refuse that the mean of above - r
+        below is 0. NaN ends for a single pair, and where `below` cannot be told from 0, so that no r is ruled out.
+    """
+    n, estimate = len(above), float(np.mean(above) / np.mean(below))
+    if n < 2:
+        return estimate, math.nan, math.nan
+    covariance = np.cov(above, below) / n * stats.t.ppf((1 + level) / 2, n - 1) ** 2
+    # (mean(above) - r mean(below))^2 = t^2 var(above - r below), a parabola a r^2 - 2 b r + c in r
+    a = np.mean(below) ** 2 - covariance[1, 1]
+    b = np.mean(above) * np.mean(below) - covariance[0, 1]
+    c = np.mean(above) ** 2 - covariance[0, 0]
+    if a <= 0:
+        return estimate, math.nan, math.nan
+    reach = math.sqrt(max(0.0, b * b - a * c))
+    return estimate, float((b - reach) / a), float((b + reach) / a)
+
+
+def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
+    """Return what a reader has to be warned of: arms worse than no adaptation, and runs that went wrong."""
+    said = []
+    for row in differences(runs, images).query("worse").to_dict("records"):
+        change = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        said.append(f"{row['arm']} on {row['shift']} is worse than no adaptation: {change} mean IoU, n = {row['n']}")
+    for (name, arm), part in troubled(runs).groupby(NAMES, sort=False):
+        every = int(((runs["shift"] == name) & (runs["arm"] == arm)).sum())
+        what = "; ".join(f"seed {row.seed}: {row.trouble}" for row in part.itertuples())
+        said.append(f"{arm} on {name}: {len(part)} of {every} runs went wrong ({what}); they are in its mean")
+    return said
+
+
+# ------------------------------------------------------------------------------------------------ after a sweep
+
+
+def collect(profile: str, sweep: str | Path, tables: str | Path = "") -> None:
+    """Gather what a sweep has left in its folders: curves of all runs, and the mean of the folds' networks (bagging).
+
+    Parameters
+    ----------
+    profile : str
+        Of the sweep.
+    sweep : str or pathlib.Path
+        Its folder, with ``runs/<key>/done.json``.
+    tables : str or pathlib.Path
+        Where ``adaptation_curves.csv`` and ``adaptation_bagged.csv`` go, beside rows that are there; ``""`` is
+        ``figures/tables`` of the repository.
+    """
+    folder = Path(tables) if tables else repository_root() / "figures" / "tables"
+    done = [(path.parent, read_json(path)) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
+    done = [(place, {**row, **_names(row)}) for place, row in done if row["profile"] == profile]
+    for place, row in done:
+        names = {name: row[name] for name in ("profile", *NAMES, "seed", "fold")}
+        curve = pd.DataFrame([names]).merge(read_table(place / "curve.csv"), how="cross")
+        merge_rows(folder / CURVES_TABLE, curve, ("profile", *NAMES, "seed", "step"))
+    for (name, arm), part in pd.DataFrame([row for _, row in done]).groupby(NAMES):
+        places = [place for place, row in done if (row["shift"], row["arm"]) == (name, arm)]
+        if name in adaptation.GENERATED and part["fold"].nunique() > 1:
+            merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
+
+
+def _names(row: Mapping) -> dict:
+    return {
+        "shift": adaptation.complete(json.loads(row["configuration"]))["shift"],
+        "arm": arm_of(row["configuration"]),
+    }
+
+
+def _bagged(profile: str, part: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
+    configuration, seed = json.loads(part["configuration"].iloc[0]), int(part["seed"].iloc[0])
+    images = adaptation.bagged([place / adaptation.NETWORK for place in places], configuration, seed, profile)
+    n_classes = math.isqrt(sum(name.startswith("confusion_") for name in images))
+    found = {"target_miou": adaptation.pooled_miou(images, n_classes), "single_miou": part["target_miou"].mean()}
+    row = {"profile": profile, **{name: part[name].iloc[0] for name in NAMES}, "networks": len(places), **found}
+    return pd.DataFrame([{**row, "best_miou": part["target_miou"].max(), "n_test": len(images)}])
+
+
+def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return the stored scores of bagging over folds, of one profile.
+
+    Returns
+    -------
+    pandas.DataFrame
+        profile, shift, arm, networks, target_miou (of the mean of their probabilities), single_miou and best_miou (mean
+        and best of the networks alone), n_test (micrographs). Empty where `collect` has stored none.
+    """
+    columns = ["profile", *NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
+    table = _stored_table(BAGGED_TABLE, profile, folder)
+    return _in_order(table) if len(table) else pd.DataFrame(columns=columns)
+
+
+def curves(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return the stored curves of all runs of one profile, see `adaptation_loop.adapt`, with shift, arm, seed, fold."""
+    return _stored_table(CURVES_TABLE, profile, folder)
+
+
+def _stored_table(name: str, profile: str, folder: str | Path) -> pd.DataFrame:
+    path = (Path(folder) if folder else repository_root() / "figures" / "tables") / name
+    table = read_table(path) if path.is_file() else pd.DataFrame({"profile": []})
+    return table[table["profile"] == profile].reset_index(drop=True)
+
+
+# ------------------------------------------------------------------------------------------------ claims
+
+
+def published(where: str = "", item: str = "", quantity: str = "") -> pd.DataFrame:
+    """Return rows of the table of published values that belong to Goetz et al. 2022 and begin so; values in percent."""
+    table = read_table(repository_root() / "data" / "published.csv")
+    table = table[table["paper"] == "Goetz 2022"]
+    for column, start in (("where", where), ("item", item), ("quantity", quantity)):
+        table = table[table[column].astype(str).str.startswith(start)]
+    return table.assign(value=pd.to_numeric(table["value"])).reset_index(drop=True)
+
+
+def _printed(row: Mapping) -> str:
+    spread = f" ± {row['sd']:g}" if not math.isnan(row["sd"]) else ""
+    return f"{row['value']:g}{spread} %"
+
+
+def beside_published(runs: pd.DataFrame, bags: pd.DataFrame) -> pd.DataFrame:
+    """Return every published number of Tables 3, 4, 5 and 7 and section 4.2 that these arms answer to, beside ours.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`.
+    bags : pandas.DataFrame
+        From `bagged`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        where, shift, arm, quantity, published (as printed, with its standard deviation over folds), value (the number
+        alone), ours, low, high (95 %, t over folds), n (folds; networks, for bagging), all in percent; ours missing
+        where nothing was run.
+    """
+    rows = []
+    for name, (where, *numbers) in PUBLISHED_ROWS.items():
+        for arm, number in zip((NONE, ADVERSARIAL), numbers, strict=True):
+            part = runs[(runs["shift"] == name) & (runs["arm"] == arm)]
+            for quantity, measure in (("mIoU", "target_miou"), ("RDT", "rdt")):
+                theirs = published(where, f"{number},", quantity).iloc[0]
+                rows.append(_cell(name, arm, theirs, part, measure))
+            told = "no adaptation" if arm == NONE else ADVERSARIAL
+            theirs = published("Table 7", name, f"phase fraction, {told}").iloc[0]
+            rows.append(_cell(name, arm, theirs, part, f"target_found_{LATHS}"))
+        rows.append(_cell(name, ADVERSARIAL, published("section 4.2", name, "source").iloc[0], part, "source_miou"))
+        rows.append(_bagged_cell(name, bags))
+    return pd.DataFrame(rows)
+
+
+def _cell(name: str, arm: str, theirs: Mapping, part: pd.DataFrame, measure: str) -> dict:
+    row = {"where": theirs["where"], "shift": name, "arm": arm, "quantity": theirs["quantity"]}
+    row |= {"published": _printed(theirs), "value": theirs["value"]}
+    if part.empty:
+        return row | {"ours": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    values = 100 * _by_fold(part, [measure])[measure].to_numpy(float)
+    return row | dict(zip(("ours", "low", "high"), _interval(values, "").values(), strict=True)) | {"n": len(values)}
+
+
+def _bagged_cell(name: str, bags: pd.DataFrame) -> dict:
+    theirs = published("section 4.2", name, "mIoU of five").iloc[0]
+    row = {"where": theirs["where"], "shift": name, "arm": ADVERSARIAL, "quantity": theirs["quantity"]}
+    row |= {"published": _printed(theirs), "value": theirs["value"], "low": math.nan, "high": math.nan}
+    part = bags[(bags["shift"] == name) & (bags["arm"] == ADVERSARIAL)]
+    ours, n = (100 * part["target_miou"].item(), part["networks"].item()) if len(part) else (math.nan, 0)
+    return row | {"ours": ours, "n": n}
+
+
+def claims(
+    runs: pd.DataFrame,
+    images: pd.DataFrame,
+    bags: pd.DataFrame,
+    *,
+    profile: str,
+    notebook: str = "10_domain_adaptation",
+) -> pd.DataFrame:
+    """Judge what Goetz et al. 2022 say of adaptation: Tables 3, 4, 5 and 7, sections 3.2, 4.2 and 4.3.
+
+    Levels are reproduced if the published one lies within our interval over folds (of generated micrographs made after
+    the paper's words: the real ones are closed). A gain is reproduced if that interval holds it and excludes zero, its
+    direction if it only excludes zero on the same side.
+
+    Parameters
+    ----------
+    runs, images, bags : pandas.DataFrame
+        As from `stored` and `bagged`; fewer than two folds judge nothing.
+    profile, notebook : str
+        As for `micro_lib.application.tables.claim_rows`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the claims table, numbers in percent.
+    """
+    cells = beside_published(runs, bags).to_dict("records")
+    rows = [_claim(f"{cell['quantity']} on {cell['shift']}, {cell['arm']}", cell, _level(cell)) for cell in cells]
+    gained = differences(runs, images)
+    for name in PUBLISHED_ROWS:
+        theirs = published("section 3.2", f"{name},").iloc[0]
+        cell = {"where": theirs["where"], "published": f"{theirs['value']:+g} %"}
+        rows.append(_claim(f"mIoU gained by AdaptSegNet on {name}", cell, _gain(gained, name, theirs["value"])))
+    rows += [_share(runs), _insensitive(runs), _inverted(runs)]
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
+
+
+_NOT_RUN = {"verdict": "not run here", "why": "needs runs of two folds or more of these arms"}
+_IMITATED = "generated micrographs made after the paper's words, a light network; the interval is over folds"
+
+
+def _claim(claim: str, cell: Mapping, found: Mapping) -> dict:
+    where = {"paper": "Goetz 2022", "where": cell["where"], "published": cell["published"]}
+    return {"claim": claim, **where, "unit": "%", **found}
+
+
+def _level(cell: Mapping) -> dict:
+    if cell["n"] < 2:
+        return _NOT_RUN
+    ours = {name: cell[name] for name in ("ours", "low", "high", "n")}
+    if math.isnan(cell["low"]):  # bagging: one number for all folds
+        close, why = abs(cell["ours"] - cell["value"]) <= 1, "one number, within one percentage point or not"
+    else:
+        close, why = cell["low"] <= cell["value"] <= cell["high"], _IMITATED
+    return {**ours, "verdict": "reproduced" if close else "not reproduced", "why": why}
+
+
+def _gain(gained: pd.DataFrame, name: str, theirs: float) -> dict:
+    row = gained[(gained["shift"] == name) & (gained["arm"] == ADVERSARIAL)]
+    if row.empty:
+        return _NOT_RUN
+    row = row.iloc[0]
+    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
+    verdict = "not reproduced"
+    if low > 0:
+        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
+    why = f"paired over folds, p = {row['p']:.2g}; {_IMITATED}"
+    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+
+
+def _share(runs: pd.DataFrame) -> dict:
+    """How far AdaptSegNet goes to the score with target labels on T3, from 49.7 by 73.3 to 79."""
+    theirs = 100 * (73.3 - 49.7) / (79 - 49.7)
+    cell = {"where": "section 4.2", "published": f"{theirs:.0f} % (49.7, 73.3 and 79)"}
+    claim, table = "share of the gap to target labels closed by AdaptSegNet on T3", gap_closed(runs)
+    row = table[(table["shift"] == "T3") & (table["arm"] == ADVERSARIAL)]
+    if row.empty or math.isnan(row["closed_low"].item()):
+        return _claim(claim, cell, _NOT_RUN)
+    ours, low, high = (100 * row[f"closed{end}"].item() for end in ("", "_low", "_high"))
+    verdict = "not reproduced" if low <= 0 else "reproduced" if low <= theirs <= high else "direction reproduced"
+    why = f"Fieller's interval over folds; {_IMITATED}"
+    found = {"ours": ours, "low": low, "high": high, "n": row["n"].item()}
+    return _claim(claim, cell, {**found, "verdict": verdict, "why": why})
+
+
+def _contrast(runs: pd.DataFrame, name: str, other: str) -> dict:
+    """AdaptSegNet under one shift minus another one, paired by fold, in percent; empty with fewer than two folds."""
+    ours = runs[runs["arm"] == ADVERSARIAL].pivot_table(index="fold", columns="shift", values="target_miou")
+    if not {name, other} <= set(ours) or len(both := ours[[name, other]].dropna()) < 2:
+        return {}
+    found = paired_t(100 * both[name], 100 * both[other]).difference
+    return {"ours": found.estimate, "low": found.low, "high": found.high, "n": found.n}
+
+
+def _insensitive(runs: pd.DataFrame) -> dict:
+    theirs = [published("section 4.3", f"{name}, common").iloc[0] for name in ("T3", "T3v")]
+    printed = " against ".join(_printed(row) for row in theirs)
+    found = _contrast(runs, "T3 tested at 40 %", "T3v tested at 40 %")
+    if found:
+        close = found["low"] <= theirs[0]["value"] - theirs[1]["value"] <= found["high"]
+        found |= {"verdict": "reproduced" if close else "not reproduced"}
+        found |= {"why": f"common test micrographs; T3 minus T3v, paired over folds; {_IMITATED}"}
+    cell = {"where": "section 4.3", "published": printed}
+    return _claim("phase fractions of source and target may differ: T3 against T3v", cell, found or _NOT_RUN)
+
+
+def _inverted(runs: pd.DataFrame) -> dict:
+    found = _contrast(runs, "T3", "T3 not inverted")
+    if found:
+        found |= {"verdict": "direction reproduced" if found["low"] > 0 else "not reproduced"}
+        found |= {"why": f"mIoU inverted minus not inverted, paired over folds; {_IMITATED}"}
+    cell = {"where": "section 4.3", "published": "the learning process failed on bright-field tiles"}
+    return _claim("AdaptSegNet fails on T3 unless it is inverted", cell, found or _NOT_RUN)

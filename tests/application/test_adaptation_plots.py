@@ -1,0 +1,95 @@
+"""Figures of the adaptation experiment show what they are given."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+
+from micro_lib.application import adaptation_plots
+from micro_lib.application.plots import FOUND, INVENTED, MISSED, OPACITY
+from micro_lib.data.packs import Record
+from micro_lib.synthesis.bainite import LATH_BAINITE
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plt.close("all")
+
+
+def record(name="a", px=40):
+    mask = np.zeros((px, px), np.uint8)
+    mask[: px // 2] = 1
+    return Record(name, np.full((px, px), 100, np.uint8), mask, name, 0.5)
+
+
+def test_domains_show_a_window_with_and_without_its_mask():
+    fig = adaptation_plots.domains({"source": record(), "T1": record()}, LATH_BAINITE, window_um=10)
+    alone, labelled = fig.axes[0], fig.axes[2]
+    assert alone.get_title() == "source" and alone.images[0].get_array().shape[:2] == (20, 20)
+    assert np.asarray(labelled.images[0].get_array()).std() > np.asarray(alone.images[0].get_array()).std()
+
+
+def test_error_maps_by_hand():
+    true, found = np.array([[1, 1], [0, 0]]), np.array([[1, 0], [1, 0]])
+    _, ax = plt.subplots()
+    adaptation_plots.error_map(ax, np.full((2, 2), 51, np.uint8), true, found)
+    shown = np.asarray(ax.images[0].get_array())
+    for (y, x), colour in {(0, 0): FOUND, (0, 1): MISSED, (1, 0): INVENTED}.items():
+        assert shown[y, x] == pytest.approx(0.2 + OPACITY * (np.array(to_rgb(colour)) - 0.2), abs=1e-6)
+    assert shown[1, 1] == pytest.approx([0.2] * 3)
+    other = adaptation_plots.error_maps(
+        [record(), record("b")], {"none": [record().mask] * 2, "FDA": [1 - record().mask] * 2}
+    )
+    assert [ax.get_title() for ax in other.axes[:3]] == ["micrograph", "none", "FDA"] and len(other.axes) == 6
+    assert [text.get_text() for text in other.legends[0].get_texts()] == list(adaptation_plots.ERRORS)
+
+
+def test_every_run_has_its_curve():
+    rows = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "step": step,
+            "target_miou": 0.5 + 0.1 * seed,
+            "loss": 1 / step,
+            "target_entropy": 0.3,
+        }
+        for arm in ("none", "FDA")
+        for seed in (1, 2)
+        for step in (10, 20, 30)
+    ]
+    _, axes = plt.subplots(1, 3)
+    adaptation_plots.curves(axes, pd.DataFrame(rows))
+    assert [len(ax.lines) for ax in axes] == [4, 4, 4]
+    assert axes[0].lines[1].get_ydata().tolist() == [0.7] * 3
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["none", "FDA"]
+
+
+def test_scores_are_grouped_by_shift_beside_published_ones():
+    table = pd.DataFrame({"shift": ["T1", "T1", "T2"], "arm": ["none", "FDA", "none"], "n": [5, 5, 3]})
+    table = table.assign(target_miou=[0.8, 0.9, 0.6], target_miou_low=0.5, target_miou_high=0.95)
+    _, ax = plt.subplots()
+    adaptation_plots.scores(ax, table, {("T1", "none"): 0.82})
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["T1\nn = 5", "T2\nn = 3"]
+    points = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"])
+    crosses = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "x"])
+    assert sorted(points) == [0.6, 0.8, 0.9] and crosses.tolist() == [0.82]
+
+
+def test_phase_fractions_are_drawn_with_the_truth():
+    table = pd.DataFrame({"shift": ["T1"], "arm": ["FDA"], "n": [5], "true": [0.4], "found": [0.3]})
+    _, ax = plt.subplots()
+    adaptation_plots.phase_fractions(ax, table.assign(found_low=0.2, found_high=0.5))
+    assert {float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata()) == 1} >= {0.3, 0.4}
+    assert ax.get_yticklabels()[0].get_text() == "T1, FDA, n = 5"
+
+
+def test_attention_lies_over_its_micrograph():
+    _, ax = plt.subplots()
+    heat = np.linspace(0, 1, 1600, dtype=np.float32).reshape(40, 40)
+    adaptation_plots.attention(ax, record().image, heat, "source")
+    below, above = ax.images
+    assert (below.get_array() == 100).all() and above.get_array().max() == 1 and above.get_alpha() < 1
+    assert ax.get_title() == "source"

@@ -1,0 +1,319 @@
+"""Tables of the adaptation experiment against values worked out by hand."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from micro_lib.application import adaptation_report as report
+from micro_lib.application.adaptation_report import (
+    arm_of,
+    bagged,
+    beside_published,
+    by_unit,
+    claims,
+    collect,
+    curves,
+    differences,
+    gap_closed,
+    gaps,
+    phase_fractions,
+    published,
+    ratio,
+    scores,
+    troubled,
+    warnings,
+)
+from micro_lib.core.runs import read_table, write_json, write_table
+from micro_lib.training import adaptation
+
+SPREAD = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
+
+
+def runs_of(values, shift="T2", folds=5, spread=SPREAD, **columns):
+    """Runs of arms with the score given and, per fold, the same deviation in all arms."""
+    tables = []
+    for i, (arm, value) in enumerate(values.items()):
+        miou = value + spread[:folds] * (1 + i)
+        row = {"shift": shift, "arm": arm, "seed": range(1, folds + 1), "fold": range(folds), "target_miou": miou}
+        row |= {"rdt": miou / 0.8 - 1, "source_miou": 0.8 - spread[:folds], "trouble": "", "n_target_test": 3}
+        row |= {"target_true_ferrite": 0.6, "target_found_ferrite": 0.7 - spread[:folds]}
+        row |= {"target_true_lath bainite": 0.4, "target_found_lath bainite": 0.3 + spread[:folds]}
+        tables.append(pd.DataFrame(row | columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def images_of(wrong, shift="0d to 180d", groups=("a", "b", "c", "d"), arms=("no adaptation", "FDA")):
+    """One target image a group of 100 pixels, half of either class, with so many wrong a class."""
+    rows = []
+    for arm, counts in zip(arms, wrong, strict=True):
+        for i, (group, n) in enumerate(zip(groups, counts, strict=True)):
+            cells = {"confusion_0_0": 50 - n, "confusion_0_1": n, "confusion_1_0": n, "confusion_1_1": 50 - n}
+            names = {"shift": shift, "arm": arm, "seed": i + 1, "split": "target", "name": f"{group}{i}"}
+            rows.append({**names, "group": group, **cells})
+    return pd.DataFrame(rows)
+
+
+NO_IMAGES = images_of([[0] * 4] * 2).iloc[:0]
+
+
+@pytest.mark.parametrize("name", adaptation.CONFIGURATIONS)
+def test_arms_are_named_by_their_configuration(name):
+    assert f"{arm_of(json.dumps(adaptation.CONFIGURATIONS[name]))}, {adaptation.CONFIGURATIONS[name]['shift']}" == name
+
+
+def test_the_data_make_no_arm_and_what_has_no_name_is_written_out():
+    assert arm_of({"method": "FDA", "data": "real", "shift": "coating"}) == "FDA"
+    assert arm_of({"method": "AdaptSegNet", "adversarial": 0.01}) == "method AdaptSegNet, adversarial 0.01"
+
+
+def test_stored_runs_of_one_profile_are_read(tmp_path):
+    configuration = json.dumps({"shift": "T3", "method": "FDA"})
+    table = pd.DataFrame({"configuration": [configuration] * 2, "profile": ["study", "quick"], "trouble": ["", "x"]})
+    for kind in ("runs", "images"):
+        write_table(table.drop(columns="trouble" if kind == "images" else []), tmp_path / f"adaptation_{kind}.csv")
+    runs, images = report.stored("study", tmp_path)
+    assert runs[["shift", "arm"]].to_numpy().tolist() == images[["shift", "arm"]].to_numpy().tolist() == [["T3", "FDA"]]
+    assert runs["trouble"].tolist() == [""]
+    runs, images = report.stored("study", tmp_path / "none")
+    assert runs.empty and images.empty and {"shift", "arm", "seed"} <= set(runs)
+    assert scores(runs).empty and differences(runs, images).empty and gap_closed(runs).empty and gaps(runs).empty
+    assert phase_fractions(runs).empty and troubled(runs).empty and warnings(runs, images) == []
+    assert set(claims(runs, images, bagged("study", tmp_path), profile="study")["verdict"]) == {"not run here"}
+
+
+def test_scores_have_intervals_over_folds_and_seeds_of_a_fold_are_averaged():
+    runs = runs_of({"FDA": 0.7})
+    again = runs.iloc[[0]].assign(seed=6, target_miou=0.74)
+    row = scores(pd.concat([runs, again])).iloc[0]
+    folds = 0.7 + SPREAD
+    folds[0] = 0.72
+    low, high = stats.t.interval(0.95, 4, folds.mean(), stats.sem(folds))
+    assert (row["n"], row["runs"], row["troubled"], row["n_test"]) == (5, 6, 0, 3)
+    assert row[["target_miou", "target_miou_low", "target_miou_high"]].tolist() == pytest.approx(
+        [folds.mean(), low, high]
+    )
+    assert row["target_miou_sd"] == pytest.approx(folds.std(ddof=1))
+    assert math.isnan(scores(runs.iloc[:1]).iloc[0]["target_miou_low"])
+
+
+def test_shifts_and_arms_are_in_their_order():
+    runs = pd.concat(
+        [runs_of({"oracle": 0.8, "no adaptation": 0.5}, "T3"), runs_of({"FDA": 0.7, "own": 0.6}, "coating")]
+    )
+    found = scores(runs)[["shift", "arm"]].to_numpy().tolist()
+    assert found == [["coating", "FDA"], ["coating", "own"], ["T3", "no adaptation"], ["T3", "oracle"]]
+
+
+def test_phase_fractions_by_hand():
+    row = phase_fractions(runs_of({"FDA": 0.7})).iloc[0]
+    assert row["class"] == "lath bainite" and row["n"] == 5, "of two classes the second says it all"
+    assert row[["true", "found", "error"]].tolist() == pytest.approx([0.4, 0.3, -0.1])
+    low, high = stats.t.interval(0.95, 4, 0.3, stats.sem(SPREAD))
+    assert row[["found_low", "found_high"]].tolist() == pytest.approx([low, high])
+    three = runs_of({"FDA": 0.7}).assign(**{"target_true_third": 0.1, "target_found_third": 0.2})
+    assert phase_fractions(three)["class"].tolist() == ["ferrite", "lath bainite", "third"]
+
+
+def test_differences_are_paired_by_fold():
+    runs = runs_of({"no adaptation": 0.5, "FDA": 0.6})  # spreads of one and two
+    row = differences(runs.sample(frac=1, random_state=1), NO_IMAGES).iloc[0]
+    low, high = stats.t.interval(0.95, 4, 0.1, stats.sem(SPREAD))
+    assert row[["arm", "n", "units", "n_units"]].tolist() == ["FDA", 5, "", 0]
+    found = row[["difference", "difference_low", "difference_high"]].tolist()
+    assert found == pytest.approx([0.1, low, high]) and row["better"] and not row["worse"]
+    assert row["p"] == pytest.approx(stats.ttest_1samp(0.1 + SPREAD, 0).pvalue)
+    assert differences(runs[runs["fold"] == 0], NO_IMAGES).empty
+    assert differences(runs[runs["arm"] == "FDA"], NO_IMAGES).empty
+
+
+def test_of_real_shifts_specimens_are_resampled():
+    runs = runs_of({"no adaptation": 0.5, "FDA": 0.6}, "0d to 180d", folds=4)
+    gained = [90 / 110 - 80 / 120, 90 / 110 - 80 / 120, 0.0, 1 - 80 / 120]
+    row = differences(runs, images_of([[10] * 4, [5, 5, 10, 0]])).iloc[0]
+    assert (row["units"], row["n_units"]) == ("specimens", 4)
+    assert row["units_low"] < np.mean(gained) < row["units_high"] <= max(gained)
+    assert row["better"] == (row["units_low"] > 0)
+    one = images_of([[10] * 4, [5, 5, 10, 0]], "coating", groups=("a",) * 4)
+    row = differences(runs.assign(shift="coating"), one).iloc[0]
+    assert (row["units"], row["n_units"]) == ("micrographs of one specimen", 4)
+
+
+def test_micrographs_of_a_specimen_are_pooled():
+    table = by_unit(images_of([[10, 0], [0, 0]], groups=("a", "a")).assign(seed=1))
+    row = table[table["arm"] == "no adaptation"].iloc[0]
+    assert row["micrographs"] == 2 and row["miou"] == pytest.approx(90 / 110)  # 90 right, 10 lost, 10 won a class
+
+
+# The gap
+
+
+def test_gap_closed_by_hand():
+    runs = runs_of({"no adaptation": 0.5, "FDA": 0.65, "oracle": 0.7})
+    row = gap_closed(runs).iloc[0]
+    assert gap_closed(runs)["arm"].tolist() == ["FDA"] and row["n"] == 5
+    assert (row["gap"], row["closed"]) == pytest.approx((0.2, 0.75)) and row["closed_low"] < 0.75 < row["closed_high"]
+    whole = gaps(runs).iloc[0]
+    low, high = stats.t.interval(0.95, 4, 0.2, stats.sem(2 * SPREAD))
+    assert whole[["gap", "gap_low", "gap_high"]].tolist() == pytest.approx([0.2, low, high])
+
+
+def test_a_small_gap_is_not_worth_closing_and_one_without_an_oracle_is_unknown():
+    assert gap_closed(runs_of({"no adaptation": 0.5, "FDA": 0.52, "oracle": 0.54})).empty
+    assert gap_closed(runs_of({"no adaptation": 0.5, "FDA": 0.52})).empty and gaps(runs_of({"FDA": 0.5})).empty
+
+
+def test_fiellers_interval_holds_what_a_t_test_does_not_refuse():
+    rng = np.random.default_rng(1)
+    above, below = rng.normal(0.1, 0.03, 5), rng.normal(0.2, 0.02, 5)
+    estimate, low, high = ratio(above, below)
+    assert estimate == pytest.approx(above.mean() / below.mean()) and low < estimate < high
+    for end in (low, high):
+        assert stats.ttest_1samp(above - end * below, 0).pvalue == pytest.approx(0.05)
+    assert stats.ttest_1samp(above - estimate * below, 0).pvalue == pytest.approx(1)
+    exact = ratio(3 * below, below)
+    assert exact == pytest.approx((3, 3, 3), abs=1e-6)
+
+
+def test_fiellers_interval_without_bounds():
+    assert all(map(math.isnan, ratio(np.array([0.1]), np.array([0.2]))[1:]))
+    assert all(map(math.isnan, ratio(np.array([0.1, 0.2, 0.3]), np.array([-0.5, 0.1, 0.6]))[1:]))
+
+
+@pytest.mark.parametrize("n", [4, 5])
+def test_fiellers_interval_covers_as_often_as_it_says(n):
+    rng = np.random.default_rng(n)
+    hits = []
+    for _ in range(600):
+        below = rng.normal(0.2, 0.02, n)
+        low, high = ratio(0.7 * below + rng.normal(0, 0.02, n), below)[1:]
+        hits.append(low <= 0.7 <= high)
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.03)
+
+
+# Warnings
+
+
+def test_readers_are_warned():
+    runs = runs_of({"no adaptation": 0.5, "FDA": 0.4, "ADVENT": 0.6})
+    runs.loc[(runs["arm"] == "ADVENT") & (runs["seed"] == 2), "trouble"] = "99.9% of the target said to be one class"
+    said = warnings(runs, NO_IMAGES)
+    assert said[0].startswith("FDA on T2 is worse than no adaptation: -0.100 [-0.120, -0.080] mean IoU, n = 5")
+    told = (
+        "ADVENT on T2: 1 of 5 runs went wrong (seed 2: 99.9% of the target said to be one class); they are in its mean"
+    )
+    assert said[1:] == [told]
+    assert scores(runs).set_index("arm")["troubled"].to_dict() == {"no adaptation": 0, "FDA": 0, "ADVENT": 1}
+    assert troubled(runs)[["arm", "seed"]].to_numpy().tolist() == [["ADVENT", 2]]
+
+
+# After a sweep
+
+
+def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
+    asked = []
+
+    def mean(paths, configuration, seed, profile):
+        asked.append(sorted(path.parent.name for path in paths))
+        return images_of([[5], [0]], "T2", groups=("a",)).iloc[:1]
+
+    monkeypatch.setattr(adaptation, "bagged", mean)
+    for key, (shift, seed) in {
+        "one": ("T2", 1),
+        "two": ("T2", 2),
+        "three": ("coating", 1),
+        "four": ("coating", 2),
+    }.items():
+        place = tmp_path / "runs" / key
+        row = {"configuration": json.dumps({"shift": shift, "method": "FDA"}), "profile": "study", "seed": seed}
+        write_json(place / "done.json", {**row, "fold": seed - 1, "target_miou": 0.5 + 0.1 * seed})
+        write_table(pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1 * seed]}), place / "curve.csv")
+    for _ in range(2):  # again, nothing doubles
+        collect("study", tmp_path, tmp_path)
+    assert asked[0] == ["one", "two"], "the coating's folds take turns"
+    kept = curves("study", tmp_path)
+    assert len(kept) == 8 and kept.loc[(kept["shift"] == "T2") & (kept["seed"] == 2), "loss"].tolist() == [0.5, 0.2]
+    (row,) = bagged("study", tmp_path).to_dict("records")
+    assert (row["shift"], row["arm"], row["networks"], row["n_test"]) == ("T2", "FDA", 2, 1)
+    assert (
+        row["target_miou"] == pytest.approx(90 / 110)
+        and row["best_miou"] == 0.7
+        and row["single_miou"] == pytest.approx(0.65)
+    )
+    assert bagged("quick", tmp_path).empty and bagged("study", tmp_path / "none").empty
+    assert len(read_table(tmp_path / "adaptation_bagged.csv")) == 1
+
+
+# The paper
+
+
+def paper():
+    """Runs that score as the paper says."""
+    tables = []
+    for shift, none, adapted in (("T1", 0.822, 0.847), ("T2", 0.61, 0.673), ("T3", 0.497, 0.733)):
+        values = {"no adaptation": none, "AdaptSegNet": adapted, "oracle": 0.79 if shift == "T3" else 0.86}
+        tables.append(runs_of(values, shift, spread=0.3 * SPREAD))
+    common = {"T3 tested at 40 %": 0.78, "T3v tested at 40 %": 0.774, "T3 not inverted": 0.4}
+    tables += [runs_of({"AdaptSegNet": value}, shift, spread=0.3 * SPREAD**2) for shift, value in common.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+BAGS = pd.DataFrame({"shift": ["T1", "T2", "T3"], "arm": "AdaptSegNet", "networks": 5})
+
+
+def test_published_numbers_stand_beside_ours():
+    table = beside_published(paper(), BAGS.assign(target_miou=[0.859, 0.702, 0.75])).set_index(
+        ["shift", "arm", "quantity"]
+    )
+    assert len(table) == 3 * (2 * 3 + 2)
+    row = table.loc["T2", "AdaptSegNet", "mIoU"]
+    assert (row["published"], row["where"], row["n"]) == ("67.3 ± 2 %", "Table 4", 5)
+    assert row["ours"] == pytest.approx(67.3) and row["low"] < 67.3 < row["high"]
+    assert table.loc["T3", "no adaptation", "RDT"]["published"] == "-37.4 %"
+    assert table.loc["T1", "AdaptSegNet", "phase fraction, AdaptSegNet"]["ours"] == pytest.approx(30)
+    assert table.loc["T2", "AdaptSegNet", "mIoU of five folds averaged (bagging)"][
+        ["ours", "n"]
+    ].tolist() == pytest.approx([70.2, 5])
+    assert table.loc["T3", "AdaptSegNet", "source mIoU after adaptation"]["value"] == 75.8
+    bare = beside_published(paper().iloc[:0], BAGS.iloc[:0].assign(target_miou=[]))
+    assert bare["ours"].isna().all() and (bare["n"] == 0).all() and len(bare) == len(table)
+
+
+def verdicts(runs, bags=None):
+    bags = BAGS.assign(target_miou=[0.859, 0.702, 0.75]) if bags is None else bags
+    return claims(runs, NO_IMAGES, bags, profile="study").set_index("claim")
+
+
+def test_a_copy_of_the_paper_reproduces_it():
+    found = verdicts(paper())
+    scored = found[found.index.str.startswith(("mIoU", "share", "phase fractions of"))]
+    assert set(scored["verdict"]) == {"reproduced"} and len(scored) == 3 * 4 + 2
+    assert found.loc["AdaptSegNet fails on T3 unless it is inverted", "verdict"] == "direction reproduced"
+    assert set(found["unit"]) == {"%"} and set(found["paper"]) == {"Goetz 2022"}
+
+
+def test_other_runs_do_not_reproduce_it():
+    runs = paper()
+    runs.loc[(runs["shift"] == "T2") & (runs["arm"] == "AdaptSegNet"), "target_miou"] -= 0.2
+    runs.loc[(runs["shift"] == "T1") & (runs["arm"] == "AdaptSegNet"), "target_miou"] += 0.1
+    runs.loc[runs["shift"] == "T3 tested at 40 %", "target_miou"] += 0.1
+    runs.loc[runs["shift"] == "T3 not inverted", "target_miou"] += 0.4
+    found = verdicts(runs)["verdict"]
+    assert found["mIoU gained by AdaptSegNet on T2"] == found["mIoU on T2, AdaptSegNet"] == "not reproduced"
+    assert found["mIoU gained by AdaptSegNet on T1"] == "direction reproduced"
+    assert found["phase fractions of source and target may differ: T3 against T3v"] == "not reproduced"
+    assert found["AdaptSegNet fails on T3 unless it is inverted"] == "not reproduced"
+
+
+def test_one_fold_judges_nothing():
+    runs = paper()
+    bare = verdicts(runs[runs["fold"] == 0], BAGS.iloc[:0].assign(target_miou=[]))
+    assert set(bare["verdict"]) == {"not run here"} and bare["ours"].isna().all()
+
+
+def test_the_table_of_published_values_is_found():
+    assert published("Table 5", "T3.2", "mIoU")["value"].tolist() == [73.3]
+    assert len(published("Table 7")) == 9 and len(published("section 4.2", "T1")) == 3
