@@ -14,6 +14,7 @@ COLUMNS = (
     "paper",  # short name of the paper, e.g. "Trampert 2021"
     "where",  # table, figure or section of it
     "published",  # the published number as printed there, e.g. "0.745 +- 0.015"
+    "answers",  # names of the published numbers (application.published) that this answers, empty for a statement
     "ours",  # our number, empty where there is none
     "low",  # ends of our interval, empty where there is none
     "high",
@@ -70,9 +71,9 @@ def claim_rows(
 
 
 def _checked(claim: Mapping) -> dict:
-    row = {"ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": "1", "why": "", **claim}
+    row = {"answers": "", "ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": "1", "why": "", **claim}
     faults = [f"{field} is missing" for field in COLUMNS[:4] if not str(row.get(field, "")).strip()]
-    faults += [f"unknown field {field!r}" for field in row if field not in (*COLUMNS[:9], "verdict", "why")]
+    faults += [f"unknown field {field!r}" for field in row if field not in (*COLUMNS[:10], "verdict", "why")]
     verdict, measured = row.get("verdict"), not math.isnan(row["ours"])
     if verdict not in VERDICTS:
         faults.append(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
@@ -234,6 +235,12 @@ def claims_text(claims: pd.DataFrame) -> str:
     return f"{table}\n\n{len(claims)} claims: {summary}"
 
 
+def largest_profile(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return each claim once: as it was judged in the largest profile."""
+    order = claims["profile"].map(PROFILES.index).sort_values(kind="stable").index
+    return claims.loc[order].drop_duplicates("claim", keep="last").sort_index()
+
+
 README_MARKS = ("<!-- claims, written by `make publish` -->", "<!-- end of claims -->")
 
 
@@ -250,9 +257,7 @@ def claims_markdown(claims: pd.DataFrame) -> str:
     str
         For the README; ends with a line break.
     """
-    rank = claims["profile"].map(PROFILES.index)
-    chosen = claims.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("claim", keep="last")
-    chosen = chosen.sort_index()
+    chosen = largest_profile(claims)
     measured, others = chosen[chosen["verdict"].isin(MEASURED)], chosen[~chosen["verdict"].isin(MEASURED)]
     lines = ["| claim | published | ours | n | profile | verdict |", "|---|---|---|---|---|---|"]
     for row in measured.to_dict("records"):
@@ -262,9 +267,7 @@ def claims_markdown(claims: pd.DataFrame) -> str:
         lines.append("| " + " | ".join(str(cell).replace("|", "/").replace("+-", "±") for cell in cells) + " |")
     counts = chosen["verdict"].value_counts()
     summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    rest = (
-        f" The {len(others)} without our number, each with its reason, are in the table." if len(others) else ""
-    )
+    rest = f" The {len(others)} without our number, each with its reason, are in the table." if len(others) else ""
     return "\n".join([*lines, "", f"{len(chosen)} claims: {summary}.{rest}"]) + "\n"
 
 

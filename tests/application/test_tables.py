@@ -18,12 +18,8 @@ def rows(*claims, notebook="05_grain_segmentation", profile="quick"):
 
 def test_rows_have_the_agreed_columns_and_their_provenance():
     table = rows(MEASURED)
-    assert (
-        list(table.columns)
-        == (
-            "claim paper where published ours low high n unit profile device notebook verdict why seeds versions commit"
-        ).split()
-    )
+    names = "claim paper where published answers ours low high n unit profile device notebook verdict why"
+    assert list(table.columns) == [*names.split(), "seeds", "versions", "commit"]
     row = table.iloc[0]
     assert tuple(row[["seeds", "profile", "unit", "notebook"]]) == (
         "1 2",

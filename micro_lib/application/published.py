@@ -1,0 +1,126 @@
+"""The numbers of the three papers, and how each is answered: ``data/published.csv`` beside the claims table."""
+
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
+
+import pandas as pd
+
+from micro_lib.application.tables import MEASURED, largest_profile
+from micro_lib.core.runs import read_table, repository_root
+
+SEPARATOR = "; "  # between the names in a claim's column answers
+NO_ANSWER = {"verdict": "not run here", "why": "there is no stored run of these arms"}
+NO_PROTOCOL = {"verdict": "cannot be tested with open data", "why": "its full text could not be had"}
+NOT_HAD = ("Volman Stern 2024",)
+
+
+class Cell(NamedTuple):
+    """A published number."""
+
+    paper: str
+    where: str  # table or section
+    item: str  # row of the table: an arm, a domain
+    quantity: str
+    value: float
+    sd: float  # as printed; NaN where there is none
+    low: float
+    high: float
+    unit: str
+    recomputed: float  # what other numbers of the same paper make of it; NaN where it follows from none
+
+    @property
+    def name(self) -> str:
+        """What a claim that answers it carries in its column answers."""
+        return f"{self.item}: {self.quantity}"
+
+    @property
+    def printed(self) -> str:
+        """The number as readers see it, with its standard deviation."""
+        if self.quantity.startswith("p,"):
+            return f"p = {self.value:g}"
+        digits = "{:g}" if self.unit == "%" else "{:.3f}"
+        numbers = [digits.format(number) for number in (self.value, self.sd) if not math.isnan(number)]
+        return (" +- ".join(numbers) or "unknown") + (" %" if self.unit == "%" else "")
+
+
+@cache
+def cells() -> tuple[Cell, ...]:
+    """Return all published numbers, in the order of the papers."""
+    table = read_table(repository_root() / "data" / "published.csv")
+    return tuple(Cell(**{name: row[name] for name in Cell._fields}) for row in table.to_dict("records"))
+
+
+def cell(paper: str, where: str, item: str, quantity: str) -> Cell:
+    """Return one published number.
+
+    Raises
+    ------
+    ValueError
+        If there is none of that name; lists those of the same table.
+    """
+    near = {found.name: found for found in cells() if (found.paper, found.where) == (paper, where)}
+    name = f"{item}: {quantity}"
+    if name not in near:
+        raise ValueError(f"{paper}, {where} has no {name!r}; it has {', '.join(near) or 'no number at all'}")
+    return near[name]
+
+
+def answering(*answered: Cell) -> dict[str, str]:
+    """Return the fields of a claim that the published numbers of one table or section decide."""
+    return {
+        "paper": answered[0].paper,
+        "where": answered[0].where,
+        "published": ", ".join(one.printed for one in answered),
+        "answers": SEPARATOR.join(one.name for one in answered),
+    }
+
+
+def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return every published number beside what answers it.
+
+    Parameters
+    ----------
+    claims : pandas.DataFrame
+        The claims table; of a claim in several profiles the largest one counts.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a published number: the fields of `Cell` (low and high as published_low and published_high, value as
+        published), then claim, ours, ours_low, ours_high, n, our_unit, profile, device, notebook, verdict and why; the
+        verdict says so where nothing answers it.
+    """
+    answers = {}
+    for claim in largest_profile(claims).to_dict("records"):
+        for name in str(claim["answers"]).split(SEPARATOR):
+            answers.setdefault((claim["paper"], claim["where"], name), claim)
+    return pd.DataFrame([_row(one, answers.get((one.paper, one.where, one.name))) for one in cells()])
+
+
+def _row(one: Cell, claim: Mapping | None) -> dict:
+    theirs = {"value": "published", "low": "published_low", "high": "published_high"}
+    row = {theirs.get(name, name): value for name, value in one._asdict().items()} | {"printed": one.printed}
+    nothing = NO_PROTOCOL if one.paper in NOT_HAD else NO_ANSWER
+    found = {"claim": "", "ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": ""}
+    found |= {"profile": "", "device": "", "notebook": "", **nothing, **(claim or {})}
+    names = {"low": "ours_low", "high": "ours_high", "unit": "our_unit"}
+    kept = ("claim", "ours", "low", "high", "n", "unit", "profile", "device", "notebook", "verdict", "why")
+    return row | {names.get(name, name): found[name] for name in kept}
+
+
+def unanswered(table: pd.DataFrame) -> list[dict]:
+    """Return claims, one a published number of `beside_ours` that no claim answers, which say so and why."""
+    known = {(one.paper, one.where, one.name): one for one in cells()}
+    rows = []
+    for row in table[table["claim"] == ""].to_dict("records"):
+        one = known[row["paper"], row["where"], f"{row['item']}: {row['quantity']}"]
+        claim = f"{one.where}, {one.item}: {one.quantity}"
+        rows.append({"claim": claim, **answering(one), "verdict": row["verdict"], "why": row["why"]})
+    return rows
+
+
+def is_measured(table: pd.DataFrame) -> pd.Series:
+    """Tell which published numbers of `beside_ours` have a number of ours beside them."""
+    return table["verdict"].isin(MEASURED)
