@@ -40,9 +40,16 @@ class Cell(NamedTuple):
         """The number as readers see it, with its standard deviation."""
         if self.quantity.startswith("p,"):
             return f"p = {self.value:g}"
+        if math.isnan(self.value):
+            return "unknown" if math.isnan(self.recomputed) else f"{self.recomputed:+g}, from its means"
         digits = "{:g}" if self.unit == "%" else "{:.3f}"
         numbers = [digits.format(number) for number in (self.value, self.sd) if not math.isnan(number)]
-        return (" +- ".join(numbers) or "unknown") + (" %" if self.unit == "%" else "")
+        return " +- ".join(numbers) + (" %" if self.unit == "%" else "")
+
+    @property
+    def number(self) -> float:
+        """The value, or what other numbers make of it where none is printed."""
+        return self.recomputed if math.isnan(self.value) else self.value
 
 
 @cache

@@ -32,6 +32,8 @@ def test_numbers_are_printed_as_the_papers_print_them():
         cell("Goetz 2022", "Table 5", "T3.2, UDA - ResNet-101 DeepLabv2, ImageNet, extended", "RDT").printed == "-7.7 %"
     )
     assert cell("Trampert 2021", "Table 1", "mixed against real", "p, test data").printed == "p = 2.16e-47"
+    gained = cell("Trampert 2021", "section 3.3", "adaptive against random", "mean IoU gained")
+    assert (gained.printed, gained.number) == ("+0.015, from its means", 0.015) and cell(*MIOU).number == 0.745
 
 
 def test_an_unknown_number_is_refused_with_those_there_are():

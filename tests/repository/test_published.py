@@ -36,6 +36,14 @@ def test_printed_intervals_of_trampert_are_those_of_runs_squared_trials(publishe
         assert (found.low, found.high) == pytest.approx((row["low"], row["high"]), abs=1.6e-3)
 
 
+def test_gains_of_adaptive_sampling_follow_from_the_levels(published):
+    trampert = published[published["paper"] == "Trampert 2021"].set_index(["where", "item", "quantity"])
+    for score in ("pixel error", "mean IoU"):
+        adaptive, random = (float(trampert.loc[("Table 2", arm, score), "value"]) for arm in ("adaptive", "random"))
+        gained = trampert.loc[("section 3.3", "adaptive against random", f"{score} gained"), "recomputed"]
+        assert gained == pytest.approx(adaptive - random)
+
+
 def test_transferabilities_follow_from_the_scores(published):
     goetz = published[published["paper"] == "Goetz 2022"]
     source = {
