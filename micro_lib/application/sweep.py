@@ -34,6 +34,7 @@ SWEEPS = {
     "cracks": "micro_lib.training.cracks",
     "grains": "micro_lib.training.grains",
     "joint": "micro_lib.training.joint",
+    "source": "micro_lib.training.source",
 }
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.

@@ -90,6 +90,34 @@ class Jitter(v2.Transform):
         return tv_tensors.wrap(flat.view(inpt.shape), like=inpt)
 
 
+class Bend(v2.Transform):
+    """Bend a picture smoothly (elastic transformation): shifts of a coarse grid's nodes, interpolated between them.
+
+    torchvision's own smooths a shift for every pixel by a kernel as large as the picture: seconds for a large tile.
+
+    Parameters
+    ----------
+    nodes : int
+        Along each side.
+    share : float
+        Standard deviation of a node's shift in either direction, of the side.
+    """
+
+    def __init__(self, nodes: int = 5, share: float = 0.02):
+        super().__init__()
+        self.nodes, self.share = nodes, share
+
+    def make_params(self, flat_inputs):
+        """Draw the shifts (1, H, W, 2), in units of half the side."""
+        shifts = 2 * self.share * torch.randn(1, 2, self.nodes, self.nodes)
+        smooth = torch.nn.functional.interpolate(shifts, F.get_size(flat_inputs[0]), mode="bicubic", align_corners=True)
+        return {"displacement": smooth.permute(0, 2, 3, 1)}
+
+    def transform(self, inpt, params):
+        """Bend one image or mask; what comes from beyond the border is 0."""
+        return self._call_kernel(F.elastic, inpt, **params)
+
+
 class RandomGamma(v2.Transform):
     """Raise grey values (0 to 1) to a power drawn log-uniformly from 1 / `largest` to `largest`."""
 
@@ -131,8 +159,33 @@ def light(px: int) -> v2.Transform:
     )
 
 
+def turned(px: int) -> v2.Transform:
+    """Return flips and quarter turns of random windows at native scale, the basic set of Goetz et al. 2022.
+
+    Parameters
+    ----------
+    px : int
+        Side of the result, pixels.
+    """
+    return v2.Compose([v2.RandomCrop(px), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), RandomTranspose()])
+
+
+def elastic(px: int) -> v2.Transform:
+    """Return the geometry of `light` with half of the windows bent, for the extended set of Goetz et al. 2022.
+
+    DEVIATION: of that set nothing but "elastic transformation" is printed; the rest is as elsewhere here.
+
+    Parameters
+    ----------
+    px : int
+        Side of the result, pixels.
+    """
+    margin_px = math.ceil(0.08 * px)  # four times the share by which `Bend` shifts
+    return v2.Compose([light(px + 2 * margin_px), v2.RandomApply([Bend()], 0.5), v2.CenterCrop(px)])
+
+
 def as_published(px: int) -> v2.Transform:
-    """Return the geometry of the paper: the whole image downsized, fastai 1.0.51's get_transforms() with squish.
+    """Return the geometry of Trampert et al. 2021: whole images downsized, fastai 1.0.51's get_transforms(), squish.
 
     Its defaults: left-right flips, symmetric warp of 0.2, rotation by up to 10 degrees and zoom of up to 1.1, each but
     the flip with probability 0.75; Trampert et al. 2021, section 3.2.1, adds stretching and squishing.

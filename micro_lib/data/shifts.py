@@ -187,27 +187,44 @@ def _bainite(
 
     `fractions` are those of lath bainite in the target's training and test part, None as published for it.
     """
-    from micro_lib.synthesis import bainite  # here, since real shifts need no generator
+    from micro_lib.synthesis.bainite import LATH_BAINITE, PARTS  # here, since real shifts need no generator
 
-    def part(name: str, which: str, seed: int, fraction: float | None = None) -> tuple[Record, ...]:
-        count = -(-bainite.TILES[name][which == "test"] // bainite.TILES_PER_IMAGE)
-        # A light micrograph is taken at its own pixel size and brought to that of the others afterwards.
-        pixel = bainite.PIXEL_SIZE_UM[name] if name == "T3" else plan["pixel_size_um"]
-        sizes = {"n_images": min(count, plan["n_images"]), "field_um": plan["field_um"], "pixel_size_um": pixel}
-        table = bainite.domain(name, which, seed=seed, lath_fraction=fraction, **sizes)
-        rows = progress(table.to_dict("records"), desc=f"rendering {name}", unit="image")
-        return tuple(rendered(f"{name} {which} {i}", row) for i, row in enumerate(rows))
+    source, source_test = (bainite("source", which, fold + 1, plan) for which in PARTS)
+    pairs = zip(PARTS, fractions, strict=True)
+    targets = [bainite(target, which, 0, plan, lath_fraction=share, invert=invert) for which, share in pairs]
+    return Shift(LATH_BAINITE.classes, source, source_test, *targets, is_generated=True, scale=0.5)
 
-    def rendered(name: str, row: Mapping) -> Record:
-        made = bainite.render(row)
+
+def bainite(
+    name: str, part: str, seed: int, plan: Mapping, *, lath_fraction: float | None = None, invert: bool = True
+) -> tuple[Record, ...]:
+    """Return generated micrographs of lath bainite, light-optical ones made to match the others.
+
+    Parameters
+    ----------
+    name, part, seed, lath_fraction
+        As for `micro_lib.synthesis.bainite.domain`.
+    plan : mapping
+        pixel_size_um, field_um, and n_images, the most there may be; as for `shift`.
+    invert : bool
+        As for `micro_lib.data.framing.like_electron_micrograph`.
+    """
+    from micro_lib.synthesis.bainite import PIXEL_SIZE_UM, TILES, TILES_PER_IMAGE, domain, render
+
+    count = min(-(-TILES[name][part == "test"] // TILES_PER_IMAGE), plan["n_images"])
+    # A light micrograph is taken at its own pixel size and brought to that of the others afterwards.
+    pixel = PIXEL_SIZE_UM[name] if name == "T3" else plan["pixel_size_um"]
+    sizes = {"n_images": count, "field_um": plan["field_um"], "pixel_size_um": pixel}
+    table = domain(name, part, seed=seed, lath_fraction=lath_fraction, **sizes)
+    records = []
+    for i, row in enumerate(progress(table.to_dict("records"), desc=f"rendering {name}", unit="image")):
+        made = render(row)
         sample = Labelled(to_uint8(made.image), made.mask)
-        if name.startswith("T3"):
+        if name == "T3":
             sample = like_electron_micrograph(sample, made.pixel_size_um, plan["pixel_size_um"], invert=invert)
-        return Record(name, sample.image, sample.mask, name, plan["pixel_size_um"])
-
-    source, source_test = part("source", "train", fold + 1), part("source", "test", fold + 1)
-    targets = [part(target, which, 0, share) for which, share in zip(bainite.PARTS, fractions, strict=True)]
-    return Shift(bainite.LATH_BAINITE.classes, source, source_test, *targets, is_generated=True, scale=0.5)
+        title = f"{name} {part} {i}"
+        records.append(Record(title, sample.image, sample.mask, title, plan["pixel_size_um"]))
+    return tuple(records)
 
 
 def reduced(record: Record, scale: float) -> Labelled:

@@ -15,7 +15,14 @@ from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data import augment
 
-MODES = ("crop", "resize")
+# Name: geometry, and whether tone and grain of the picture change too. The last three are those of Goetz et al. 2022.
+MODES = {
+    "crop": (augment.light, True),
+    "resize": (augment.as_published, True),
+    "none": (v2.RandomCrop, False),
+    "basic": (augment.turned, False),
+    "extended": (augment.elastic, True),
+}
 
 
 class Labelled(NamedTuple):
@@ -105,7 +112,8 @@ class Tiles(Dataset):
         Seed of the windows and changes.
     mode : str
         ``"crop"``: windows at about native scale, `augment.light`; ``"resize"``: whole micrographs downsized to `px`,
-        `augment.as_published`.
+        `augment.as_published`; ``"none"``, ``"basic"``, ``"extended"``: windows at native scale as they are,
+        `augment.turned`, `augment.elastic`.
     inversion : float
         Probability of swapping dark and bright.
 
@@ -120,8 +128,10 @@ class Tiles(Dataset):
     ):
         _check(micrographs, mode)
         self.micrographs, self.seed, self.inversion = micrographs, seed, inversion
-        self.geometry = augment.light(px) if mode == "crop" else augment.as_published(px)
-        self.tone, self.picture = augment.point_operations(), augment.picture_operations()
+        geometry, changed = MODES[mode]
+        self.geometry = geometry(px)
+        self.tone = augment.point_operations() if changed else None
+        self.picture = augment.picture_operations() if changed else v2.Identity()
 
     def __len__(self) -> int:
         return len(self.micrographs)
@@ -152,7 +162,7 @@ class FixedTiles(Dataset):
     def __init__(self, micrographs: Sequence[Labelled], px: int, *, mode: str = "crop"):
         _check(micrographs, mode)
         self.micrographs, self.px, self.mode = micrographs, px, mode
-        self.geometry = v2.CenterCrop(px) if mode == "crop" else v2.Resize((px, px), antialias=True)
+        self.geometry = v2.Resize((px, px), antialias=True) if mode == "resize" else v2.CenterCrop(px)
 
     def __len__(self) -> int:
         return len(self.micrographs)
@@ -160,7 +170,7 @@ class FixedTiles(Dataset):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return tile `index`: image (1, px, px) float32 and mask (px, px) int64."""
         micrograph = self.micrographs[index]
-        if self.mode == "crop" and min(micrograph.mask.shape) < self.px:
+        if self.mode != "resize" and min(micrograph.mask.shape) < self.px:
             raise ValueError(f"a micrograph of {micrograph.mask.shape} is too small for tiles of {self.px} px")
         image, mask = self.geometry(*_tensors(micrograph))
         table = augment.tone_table(_histogram(micrograph), None)

@@ -20,6 +20,10 @@ from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from torch import nn
 
+from micro_lib.core.checks import one_of
+from micro_lib.models import encoders
+
+NAMED_WEIGHTS = ("imagenet", "random")
 # ImageNet statistics of a grey image whose channels are equal: the means of the usual three values.
 GREY_MEAN, GREY_STD = 0.449, 0.226
 ANSWER_TIMEOUT_S = 5.0  # how long a server of weights may take to answer
@@ -46,7 +50,8 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     n_classes : int
         Number of classes, at least 2.
     weights : str
-        Of the encoder: ``"imagenet"`` or ``"random"``. The decoder is random (torch's default generator).
+        Of the encoder: ``"imagenet"``, ``"random"``, or the path of a file that `micro_lib.models.encoders.save` wrote
+        for this architecture. The decoder is random (torch's default generator).
     decoder_norm : str
         DynamicUnet alone. ``"none"``: convolutions with bias and no normalisation, as fastai 1.0.51 built them, where
         `norm_type` defaulted to the enumeration class itself (fastai issue 2467); ``"batch"``: batch normalisation.
@@ -64,16 +69,19 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
         If a name is unknown.
     WeightsUnavailable
         If the ImageNet weights cannot be had; never random ones in their place.
+    FileNotFoundError, EncoderError
+        If the file is not there, or not an encoder of this architecture.
     """
-    for name, value, known in (
-        ("architecture", architecture, ARCHITECTURES),
-        ("weights", weights, ("imagenet", "random")),
-        ("decoder_norm", decoder_norm, DECODER_NORMS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} is {value!r}; there are {', '.join(known)}")
-    maker = ARCHITECTURES[architecture]
-    return maker(n_classes, weights == "imagenet", DECODER_NORMS[decoder_norm])
+    one_of("architecture", architecture, ARCHITECTURES)
+    one_of("decoder_norm", decoder_norm, DECODER_NORMS)
+    path = weights if weights.endswith(encoders.SUFFIX) else ""
+    if not path and weights not in NAMED_WEIGHTS:
+        known = f"{', '.join(NAMED_WEIGHTS)}, or the path of a {encoders.SUFFIX} file"
+        raise ValueError(f"weights is {weights!r}; there are {known}")
+    network = ARCHITECTURES[architecture](n_classes, weights == "imagenet", DECODER_NORMS[decoder_norm])
+    if path:
+        encoders.load(path, architecture, encoder_of(network))
+    return network
 
 
 def encoder_of(network: nn.Module) -> nn.Module:

@@ -1,0 +1,332 @@
+"""Training of a U-Net's encoder on pictures with labels of the whole, before it segments: Goetz et al. 2022, 2.4.2.
+
+The encoder is put under an auxiliary head (average pool, 50 % dropout, linear, sigmoid) and trained by Adam at a
+constant rate that is the same in all layers, without augmentation; its weights of the round with the lowest loss on
+held-out pictures go on.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from fastai.callback.core import CancelFitException
+from fastai.callback.progress import ProgressCallback
+from fastai.data.core import DataLoaders
+from fastai.learner import Learner
+from fastai.optimizer import OptimWrapper
+from segmentation_models_pytorch.base import ClassificationHead
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from micro_lib.core.progress import progress
+from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data.classified import standardised
+from micro_lib.data.in_domain import Labels, collection, halves
+from micro_lib.models import encoders, unet
+from micro_lib.training import checkpoints
+from micro_lib.training.shared import Made, made_once, shared_path
+from micro_lib.training.supervised import BFloat16, TrainingDiverged, Unvalidated
+
+DROPOUT = 0.5
+HISTORY = ("round", "steps", "loss", "held_out_loss", "score", "seconds", "best")
+JUDGED_AT_ONCE = 64  # pictures
+
+
+class Schedule(NamedTuple):
+    """How an encoder is trained."""
+
+    steps: int
+    batch: int  # pictures a step
+    rate: float  # learning rate
+    rounds: int  # after each of them the held-out pictures are judged and the training is saved
+
+
+class Classifier(nn.Module):
+    """An encoder of a U-Net under the auxiliary head.
+
+    Parameters
+    ----------
+    encoder : torch.nn.Module
+        Of one of smp's U-Nets, see `micro_lib.models.unet.encoder_of`.
+    n_targets : int
+        Outputs.
+    """
+
+    def __init__(self, encoder: nn.Module, n_targets: int):
+        super().__init__()
+        self.encoder = encoder
+        self.head = ClassificationHead(encoder.out_channels[-1], n_targets, pooling="avg", dropout=DROPOUT)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return logits (B, n_targets), before the sigmoid, of images (B, 1, H, W)."""
+        return self.head(self.encoder(images)[-1])
+
+
+class Pictures(Dataset):
+    """Batches drawn at random; `epoch` is set from outside, so that a training can resume.
+
+    Parameters
+    ----------
+    labels : Labels
+        To draw from.
+    schedule : Schedule
+        Size and number of the batches; a round is an epoch.
+    seed : int
+        Batch i of an epoch is a function of seed, epoch and i.
+    """
+
+    def __init__(self, labels: Labels, schedule: Schedule, seed: int):
+        self.labels, self.schedule, self.seed, self.epoch = labels, schedule, seed, 0
+
+    def __len__(self) -> int:
+        return max(1, self.schedule.steps // self.schedule.rounds)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return images (B, 1, px, px) float32, standardised, and targets (B, K) float32."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"batch {i} of {len(self)}")
+        rng = stream(self.seed, "pictures", self.epoch, i)
+        chosen = rng.integers(len(self.labels.images), size=self.schedule.batch)
+        images = torch.from_numpy(self.labels.images[chosen]).float()
+        return standardised(images), torch.from_numpy(self.labels.targets[chosen])
+
+
+def pretrained(
+    folder: str | Path, *, architecture: str, weights: str, task: str, plan: Mapping, seed: int, device: str = "cpu"
+) -> tuple[Path, dict]:
+    """Return the file of an encoder trained in domain, made once for all runs that ask for the same, and its card.
+
+    The card says what decided the training, and score (see `judged`), seconds, pictures, targets.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Where the file is put: ``encoder.safetensors``, for `micro_lib.models.unet.build`.
+    architecture : str
+        One of smp's U-Nets, e.g. ``"lite0"``.
+    weights : str
+        What the encoder starts from: ``"imagenet"`` for the published two stages, ``"random"``.
+    task : str
+        As for `micro_lib.data.in_domain.collection`.
+    plan : mapping
+        n (generated pictures), px (their side), schedule (see `Schedule`).
+    seed : int
+        Of pictures, head and training.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+
+    Raises
+    ------
+    DataUnavailable
+        If the pictures cannot be had.
+    WeightsUnavailable
+        If the ImageNet weights cannot be had.
+    """
+    schedule = Schedule(*plan["schedule"])
+    key = {"architecture": architecture, "weights": weights, "task": task, "n": plan["n"], "px": plan["px"]}
+    key |= {"schedule": list(schedule), "seed": seed, "device": device}
+    labels = collection(task, plan["n"], plan["px"], seed) if task == "folder" else None
+    if labels:
+        key["pictures"] = _digest(labels)
+
+    def make() -> Made:
+        training, held_out = halves(labels or collection(task, plan["n"], plan["px"], seed), seed)
+        network = classifier(architecture, weights, training.targets.shape[1], seed)
+        checkpoint = shared_path("pretraining", key).with_suffix(".pt")
+        history = train(network, training, held_out, schedule, seed=seed, checkpoint=checkpoint, device=device)
+        best = history[history["best"]].iloc[0]
+        facts = {"score": float(best["score"]), "seconds": float(history["seconds"].sum())}
+        facts |= {"pictures": len(training.images), "targets": list(training.names), "classes": training.are_classes}
+        return Made(network.encoder.state_dict(), facts)
+
+    made, path = made_once("pretraining", key, make), Path(folder) / f"encoder{encoders.SUFFIX}"
+    encoder = unet.encoder_of(unet.build(architecture, weights="random"))
+    encoder.load_state_dict(made.states)
+    encoders.save(path, architecture, encoder, {**key, **made.facts})
+    return path, {**key, **made.facts}
+
+
+def classifier(architecture: str, weights: str, n_targets: int, seed: int) -> Classifier:
+    """Return a `Classifier` on the encoder of a U-Net; weights as for `micro_lib.models.unet.build`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(stream_seed(seed, "classifier"))
+        return Classifier(unet.encoder_of(unet.build(architecture, weights=weights)), n_targets)
+
+
+def train(
+    network: Classifier,
+    training: Labels,
+    held_out: Labels,
+    schedule: Schedule,
+    *,
+    seed: int,
+    checkpoint: str | Path,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Train a classifier in place and leave it with the weights of its best round.
+
+    Called again with the same arguments after a kill, the training goes on behind the last round.
+
+    Parameters
+    ----------
+    network : Classifier
+        To be trained.
+    training, held_out : Labels
+        Pictures, see `micro_lib.data.in_domain.halves`.
+    schedule : Schedule
+        Steps, batch, rate, rounds.
+    seed : int
+        Of the batches and dropout.
+    checkpoint : str or pathlib.Path
+        File; removed at the end.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row a round, columns `HISTORY`: loss and held_out_loss (binary cross-entropy), score (see `judged`),
+        seconds of training, best (bool).
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss is no finite number any more.
+    CheckpointMismatch
+        If the checkpoint is of another training.
+    """
+    decisive = {"schedule": list(schedule), "seed": seed, "data": [_digest(training), _digest(held_out)]}
+    run = _Run(Path(checkpoint), json.dumps(decisive, sort_keys=True), network)
+    run.restore()
+    network.to(device)
+    batches = Pictures(training, schedule, seed)
+    with progress(total=schedule.rounds * len(batches), initial=run.done * len(batches), desc="pre-training") as bar:
+        if run.done < schedule.rounds:
+            _fit(run, batches, held_out, bar, device)
+    network.load_state_dict(run.best)
+    run.path.unlink(missing_ok=True)
+    return pd.DataFrame(run.history).assign(best=lambda t: t["round"] == run.best_round)[list(HISTORY)]
+
+
+@torch.inference_mode()
+def judged(network: nn.Module, labels: Labels) -> tuple[float, float]:
+    """Return the mean loss of a classifier on pictures, and its score.
+
+    The score is the share of pictures whose class is found, or, of parameters, the mean over those that vary of the
+    share of variance explained (below 0 where the mean would do better).
+    """
+    network.eval()
+    device = next(network.parameters()).device
+    images = torch.from_numpy(labels.images).split(JUDGED_AT_ONCE)
+    logits = torch.cat([network(standardised(part.float()).to(device)).float().cpu() for part in images])
+    targets = torch.from_numpy(labels.targets)
+    loss = float(nn.functional.binary_cross_entropy_with_logits(logits, targets))
+    if labels.are_classes:
+        return loss, float((logits.argmax(1) == targets.argmax(1)).float().mean())
+    varying = targets.var(0) > 0
+    left = (logits.sigmoid() - targets).square().mean(0)[varying] / targets.var(0, correction=0)[varying]
+    return loss, float(1 - left.mean())
+
+
+class _Run:
+    """A training and where it is; all of that lies in its checkpoint."""
+
+    def __init__(self, path: Path, fingerprint: str, network: Classifier):
+        self.path, self.fingerprint, self.network = path, fingerprint, network
+        self.history, self.optimizer, self.best = [], None, {}
+
+    @property
+    def done(self) -> int:
+        """Finished rounds."""
+        return len(self.history)
+
+    @property
+    def best_round(self) -> int:
+        """The round with the lowest loss on held-out pictures."""
+        return int(np.argmin([row["held_out_loss"] for row in self.history]))
+
+    def restore(self) -> None:
+        """Load the checkpoint, if there is one."""
+        if saved := checkpoints.read(self.path, self.fingerprint):
+            self.network.load_state_dict(saved["network"])
+            self.history, self.optimizer, self.best = saved["history"], saved["optimizer"], saved["best"]
+
+    def finish(self, row: dict, optimizer: dict) -> None:
+        """Note a finished round, keep its weights if it is the best, and write everything, atomically."""
+        self.history.append(row)
+        states = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        if self.best_round == row["round"]:
+            self.best = states
+        state = {"network": states, "history": self.history, "optimizer": optimizer, "best": self.best}
+        checkpoints.write(self.path, state, self.fingerprint)
+
+
+class _Rounds(Unvalidated):
+    """Number the rounds for the batches, judge and save after each."""
+
+    order = 60
+
+    def __init__(self, run: _Run, batches: Pictures, held_out: Labels, bar):
+        super().__init__(bar)
+        self.run, self.batches, self.held_out, self.diverged = run, batches, held_out, ""
+
+    def before_train(self):
+        """Point the batches at this round, and dropout at numbers of its own."""
+        self.batches.epoch = self.epoch
+        torch.manual_seed(stream_seed(self.batches.seed, "round", self.epoch))
+        self.losses, self.started = [], time.perf_counter()
+
+    def after_loss(self):
+        """Stop, with words for `_fit` to raise, when the loss is not finite."""
+        if not torch.isfinite(self.loss):
+            self.diverged = f"the loss became {float(self.loss)} in round {self.epoch + 1}; lower the learning rate"
+            raise CancelFitException()
+
+    def after_batch(self):
+        """Note the loss."""
+        self.losses.append(float(self.loss))
+        super().after_batch()
+
+    def after_train(self):
+        """Judge the network and write the row of this round."""
+        row = {"round": self.epoch, "steps": len(self.losses), "loss": float(np.mean(self.losses))}
+        row["seconds"] = time.perf_counter() - self.started
+        row["held_out_loss"], row["score"] = judged(self.model, self.held_out)
+        self.run.finish(row, self.opt.state_dict())
+
+
+def _fit(run: _Run, batches: Pictures, held_out: Labels, bar, device: str) -> None:
+    """Train for the rounds that are left."""
+    loader = DataLoader(batches, batch_size=None)
+    loader.device = torch.device(device)  # where fastai looks for it
+    learn = Learner(
+        DataLoaders(loader, loader),  # validation is skipped, see `Unvalidated`
+        run.network,
+        loss_func=nn.functional.binary_cross_entropy_with_logits,
+        lr=batches.schedule.rate,
+        opt_func=partial(OptimWrapper, opt=torch.optim.Adam),
+        cbs=BFloat16(),
+    )
+    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])  # there is a bar already
+    learn.logger = lambda row: None
+    if run.done:
+        learn.create_opt()
+        learn.opt.load_state_dict(run.optimizer)
+    rounds = _Rounds(run, batches, held_out, bar)
+    try:
+        learn.fit(batches.schedule.rounds, cbs=rounds, start_epoch=run.done)
+    finally:
+        torch.set_autocast_enabled(torch.device(device).type, False)  # an error inside a forward pass leaves it on
+    if rounds.diverged:
+        raise TrainingDiverged(rounds.diverged)
+
+
+def _digest(labels: Labels) -> str:
+    return hashlib.sha256(labels.images.tobytes() + labels.targets.tobytes()).hexdigest()[:16]

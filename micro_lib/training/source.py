@@ -1,0 +1,242 @@
+"""The source experiment: segmenters of one preparation, by what their encoders knew before and how tiles are changed.
+
+Goetz et al. 2022 (npj Comput. Mater. 8, 27), Tables 2, 3, 4 and 6: U-Nets trained on the labelled source alone and then
+shown the other preparations, which nothing here adapts to. Learning rates are constant, as published, so that a run at
+half its steps is the run of half as many epochs. The paper's DeepLabv2 (S.10) is what `micro_lib.training.adaptation`
+trains without adapting.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from micro_lib.analysis.metrics import confusion, summary
+from micro_lib.core.checks import one_of
+from micro_lib.core.profiles import resolve, settings
+from micro_lib.core.runs import commit, out_dir, write_table
+from micro_lib.core.seeds import stream_seed
+from micro_lib.data.framing import Framing
+from micro_lib.data.in_domain import TASKS
+from micro_lib.data.packs import Record
+from micro_lib.data.shifts import bainite, reduced
+from micro_lib.data.tiles import Cut
+from micro_lib.models import carded
+from micro_lib.synthesis.bainite import LATH_BAINITE
+from micro_lib.training import adaptation
+from micro_lib.training.adaptation_loop import ENCODER_RATE, Draws, Recipe, adapt
+from micro_lib.training.pretraining import pretrained
+from micro_lib.training.shared import configured
+
+# What a configuration may say, and what it says by default. "" means as the profile has it.
+DEFAULTS = {
+    "pretraining": "ImageNet",  # of `PRETRAININGS`
+    "task": "scenarios",  # of data.in_domain.TASKS: what is trained on in domain
+    "augmentation": "extended",  # of `AUGMENTATIONS`
+    "architecture": "",  # of adaptation.SMP_NETWORKS
+}
+# Name: what the encoder starts from, and whether it is then trained in domain.
+PRETRAININGS = {
+    "random": ("random", False),
+    "ImageNet": ("imagenet", False),
+    "two-stage": ("imagenet", True),  # the published NanoSEM
+    "in-domain": ("random", True),
+}
+AUGMENTATIONS = ("none", "basic", "extended")  # of data.tiles.MODES
+TARGETS = ("T1", "T2", "T3")
+FOLDS = 5
+HALF = 2  # points of the curve: after half of the steps, and after all
+CONFIGURATIONS = {
+    f"{pretraining}, {augmentation}": {"pretraining": pretraining, "augmentation": augmentation}
+    for pretraining in PRETRAININGS
+    for augmentation in AUGMENTATIONS
+}
+CONFIGURATIONS |= {
+    f"{name} on parameters, extended": {"pretraining": name, "task": "parameters"}
+    for name in ("two-stage", "in-domain")
+}
+
+
+def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | Path = "") -> dict:
+    """Train one segmenter on the source and score it on unseen micrographs of the source and of the targets.
+
+    Leaves ``network.safetensors``, ``encoder.safetensors`` where it was pre-trained in domain, ``curve.csv`` (scores
+    after half and all of the steps) and ``images.csv`` (pixel counts of every test micrograph after all of them) in
+    `out`; a killed run goes on behind its last saved point.
+
+    Parameters
+    ----------
+    configuration : str or mapping
+        A name of `CONFIGURATIONS`, or values for some keys of `DEFAULTS`.
+    seed : int
+        1 or larger; of encoder, network and training; seed s takes fold (s - 1) mod `FOLDS`.
+    profile : str
+        As for `micro_lib.core.profiles.resolve`.
+    out : str or pathlib.Path
+        Folder of this run; ``""`` makes one from configuration, seed and profile.
+
+    Returns
+    -------
+    dict
+        Flat: the configuration in full; fold; trained_at (commit), device; n_source (tiles or micrographs), steps,
+        epochs, train_seconds, ms_per_step; encoder_score (see `pretraining.judged`) and encoder_seconds, 0 without
+        pre-training in domain; last_loss; for source, T1, T2 and T3 <domain>_miou (pooled over pixels),
+        <domain>_miou_half (after half of the steps), <domain>_miou_per_image, <domain>_iou_<class>, and for targets
+        <domain>_rdt (Goetz et al. 2022, eq. 2: <domain>_miou over source_miou, minus 1).
+
+    Raises
+    ------
+    ValueError
+        If a key or value of the configuration is unknown.
+    WeightsUnavailable
+        If the ImageNet weights cannot be had.
+    DataUnavailable
+        If the pictures of the task cannot be had.
+    """
+    setting = Setting(complete(configuration), seed, profile)
+    folder = out_dir(_folder_name(setting.configuration, seed, profile), str(out))
+    weights, facts = setting.weights(folder)
+    network = setting.network(weights)
+    recipe = setting.recipe()
+    tiles = setting.tiles()
+    curve = adapt(
+        network, Draws(tiles, [], [], recipe), recipe, folder=folder, watch=setting.mious, device=setting.device
+    )
+    images = setting.score(network)
+    write_table(curve, folder / "curve.csv")
+    write_table(images, folder / "images.csv")
+    setting.save(network, folder / adaptation.NETWORK)
+    return {**setting.described(), **facts, **_costs(curve, recipe, len(tiles)), **_scores(images, curve)}
+
+
+def complete(configuration: str | Mapping) -> dict:
+    """Return a configuration with every key of `DEFAULTS`; see `run`."""
+    full = configured(configuration, CONFIGURATIONS, DEFAULTS)
+    known = {"pretraining": PRETRAININGS, "task": TASKS, "augmentation": AUGMENTATIONS}
+    for name, values in (known | {"architecture": ("", *adaptation.SMP_NETWORKS)}).items():
+        one_of(name, full[name], values)
+    return full
+
+
+class Setting:
+    """One run, resolved: its configuration, the settings of its profile, its micrographs.
+
+    Parameters
+    ----------
+    configuration : mapping
+        Complete, see `complete`.
+    seed, profile
+        As for `run`.
+    """
+
+    def __init__(self, configuration: Mapping, seed: int, profile: str = ""):
+        self.configuration, self.seed, self.profile = configuration, seed, resolve(profile)
+        self.plan = dict(settings("source", profile))
+        self.architecture = configuration["architecture"] or self.plan["architecture"]
+        self.fold = (seed - 1) % FOLDS
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.framing = Framing(0.5, *self.plan["tile"])
+        self.source = bainite("source", "train", self.fold + 1, self.plan)
+        tested = {**self.plan, "n_images": self.plan["n_test"]}
+        self.tests = {name: bainite(name, "test", 0, tested) for name in TARGETS}
+        self.tests = {"source": bainite("source", "test", self.fold + 1, tested), **self.tests}
+
+    def weights(self, folder: str | Path) -> tuple[str, dict]:
+        """Return what the encoder starts from, for `unet.build`, and how well it did before."""
+        start, in_domain = PRETRAININGS[self.configuration["pretraining"]]
+        if not in_domain:
+            return start, {"encoder_score": 0.0, "encoder_seconds": 0.0}
+        path, card = pretrained(
+            folder,
+            architecture=self.architecture,
+            weights=start,
+            task=self.configuration["task"],
+            plan=self.plan["pretraining"],
+            seed=self.seed,
+            device=self.device,
+        )
+        return str(path), {"encoder_score": card["score"], "encoder_seconds": card["seconds"]}
+
+    def network(self, weights: str) -> nn.Module:
+        """Return the segmenter before training."""
+        torch.manual_seed(stream_seed(self.seed, "network"))
+        return adaptation.build(self.architecture, len(LATH_BAINITE.classes), weights)
+
+    def recipe(self) -> Recipe:
+        """Return how the segmenter is trained."""
+        plan, start = self.plan, PRETRAININGS[self.configuration["pretraining"]]
+        return Recipe(
+            "none",
+            len(LATH_BAINITE.classes),
+            plan["steps"],
+            plan["batch"],
+            self.framing,
+            plan["learning_rate"],
+            stream_seed(self.seed, "source"),
+            optimizer=plan["optimizer"],
+            loss=plan["loss"],
+            points=HALF,
+            augmentation=self.configuration["augmentation"],
+            # A tenth is for encoders that know something; a random one has to learn as fast as the decoder.
+            encoder_rate=1.0 if start == ("random", False) else ENCODER_RATE,
+            power=0.0,
+        )
+
+    def tiles(self) -> list[Cut]:
+        """Return the published grid of tiles, at working scale."""
+        samples = [reduced(record, self.framing.scale) for record in self.source]
+        return [tile for sample in samples for tile in adaptation.cut(sample, self.framing)]
+
+    def score(self, network: nn.Module) -> pd.DataFrame:
+        """Return pixel counts of the test micrographs of all domains, as `adaptation.Setting.score` does."""
+        tested = [(split, record) for split, records in self.tests.items() for record in records]
+        return pd.DataFrame([self._scored(network, split, record) for split, record in tested])
+
+    def _scored(self, network: nn.Module, split: str, record: Record) -> dict:
+        n_classes = len(LATH_BAINITE.classes)
+        found = adaptation.predict([network], record.image, self.framing, self.device).argmax(-1).astype(np.uint8)
+        counts = confusion(record.mask, found, n_classes)
+        named = {f"confusion_{i}_{j}": int(counts[i, j]) for i in range(n_classes) for j in range(n_classes)}
+        return {"split": split, "name": record.name, "group": record.group, **named}
+
+    def mious(self, network: nn.Module) -> dict[str, float]:
+        """Return the mean IoU over the pixels of every domain's test micrographs."""
+        images = self.score(network)
+        n_classes = len(LATH_BAINITE.classes)
+        return {f"{s}_miou": adaptation.pooled_miou(part, n_classes) for s, part in images.groupby("split")}
+
+    def described(self) -> dict:
+        """Return the columns of the row that say what the run is."""
+        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": self.device}
+        return {**self.configuration, **used, "fold": self.fold}
+
+    def save(self, network: nn.Module, path: str | Path) -> None:
+        """Write a network as `adaptation.load` reads it."""
+        framing = {"tile_px": self.framing.tile_px, "margin_px": self.framing.margin_px, "scale": self.framing.scale}
+        card = {**self.configuration, "architecture": self.architecture, "classes": LATH_BAINITE.classes, **framing}
+        carded.write(path, json.dumps({**card, "seed": self.seed}), network.state_dict())
+
+
+def _costs(curve: pd.DataFrame, recipe: Recipe, n_tiles: int) -> dict:
+    seconds, steps = float(curve["seconds"].sum()), int(curve["step"].iloc[-1])
+    row = {"n_source": n_tiles, "steps": steps, "epochs": steps * recipe.batch / n_tiles, "train_seconds": seconds}
+    return {**row, "ms_per_step": 1000 * seconds / steps, "last_loss": float(curve["loss"].iloc[-1])}
+
+
+def _scores(images: pd.DataFrame, curve: pd.DataFrame) -> dict:
+    classes, row = LATH_BAINITE.classes, {}
+    for split in ("source", *TARGETS):
+        found = summary(adaptation.confusions(images[images["split"] == split], len(classes)), classes)
+        row |= {f"{split}_miou": found["miou_pooled"], f"{split}_miou_half": float(curve[f"{split}_miou"].iloc[0])}
+        row |= {f"{split}_miou_per_image": found["miou_per_image"]}
+        row |= {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
+    return row | {f"{name}_rdt": row[f"{name}_miou"] / row["source_miou"] - 1 for name in TARGETS}
+
+
+def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
+    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k]]
+    return f"source-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"
