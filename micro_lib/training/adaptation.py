@@ -7,7 +7,7 @@ or two micrographs, and all of them as the ceiling.
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,6 +131,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     write_table(curve, folder / "curve.csv")
     write_table(images, folder / "images.csv")
     setting.save(network, folder / NETWORK)
+    if setting.is_plain:
+        setting.reference(lambda: setting.made(network, curve, images))
     return {**setting.described(material), **_costs(setting, curve), **_scores(setting, images)}
 
 
@@ -226,10 +228,16 @@ class Setting:
         wanted = fractions([record.mask for record in self.shift.source], n_classes)
         return [tiles[i] for i in alike(np.array(shares), wanted)]
 
-    def reference(self) -> Made:
+    @property
+    def is_plain(self) -> bool:
+        """It trains on the source alone."""
+        return self.configuration["method"] == "none" and self.configuration["labels"] == "none"
+
+    def reference(self, make: Callable[[], Made] | None = None) -> Made:
         """Return the model trained on the source alone: its weights, and its score on the source's test part.
 
         It depends on the source's micrographs, the seed and the profile; all arms and targets of a source share it.
+        Where there is none yet it comes from `make`, by default from training it.
         """
         digest = hashlib.sha256(json.dumps([self.shift.scale, self.shift.classes]).encode())
         for record in (*self.shift.source, *self.shift.source_test):
@@ -239,13 +247,17 @@ class Setting:
         key |= {"architecture": self.architecture, "weights": self.configuration["weights"]}
         folder = out_dir(f"adaptation/reference-{digest.hexdigest()[:16]}-{self.seed}")
 
-        def make() -> Made:
+        def trained() -> Made:
             material = Material(self.prepared(self.shift.source), [], [])
             network, curve = fit(self, "none", material, folder, ("source",))
-            miou = pooled_miou(self.score([network], "source"), len(self.shift.classes))
-            return Made(network.state_dict(), {"source_miou": miou, "seconds": float(curve["seconds"].sum())})
+            return self.made(network, curve, self.score([network], "source"))
 
-        return made_once("adaptation", key, make)
+        return made_once("adaptation", key, make or trained)
+
+    def made(self, network: nn.Module, curve: pd.DataFrame, images: pd.DataFrame) -> Made:
+        """Return a network trained on the source alone as a reference."""
+        miou = pooled_miou(images[images["split"] == "source"], len(self.shift.classes))
+        return Made(network.state_dict(), {"source_miou": miou, "seconds": float(curve["seconds"].sum())})
 
     def reference_network(self) -> nn.Module:
         """Return the network of `reference`."""
@@ -299,7 +311,7 @@ class Setting:
         """Write a network with what `load` and a prediction need."""
         size = {"tile_px": self.framing.tile_px, "margin_px": self.framing.margin_px, "scale": self.framing.scale}
         card = {"architecture": self.architecture, "classes": self.shift.classes, **size}
-        carded.write(path, json.dumps({**card, **self.configuration, "seed": self.seed}), network.state_dict())
+        carded.write(path, json.dumps({**self.configuration, **card, "seed": self.seed}), network.state_dict())
 
 
 def build(architecture: str, n_classes: int, weights: str = "imagenet") -> nn.Module:
@@ -466,8 +478,7 @@ def _scores(setting: Setting, images: pd.DataFrame) -> dict:
     pooled = stack.sum(0) / stack.sum()  # of the target, the last split
     for said, axis in (("true", 1), ("found", 0)):
         row |= {f"target_{said}_{name}": float(s) for name, s in zip(classes, pooled.sum(axis), strict=True)}
-    plain = setting.configuration["method"] == "none" and setting.configuration["labels"] == "none"
-    reference = row["source_miou"] if plain else setting.reference().facts["source_miou"]
+    reference = row["source_miou"] if setting.is_plain else setting.reference().facts["source_miou"]
     return {**row, "reference_miou": reference, "rdt": row["target_miou"] / reference - 1}
 
 

@@ -113,21 +113,26 @@ def test_a_row_is_flat_whole_and_adds_up(tmp_path):
 def test_the_reference_is_the_run_without_adaptation_and_made_once(tmp_path, monkeypatch):
     plain = run({}, 1, "smoke", tmp_path / "plain")
     assert plain["reference_miou"] == plain["source_miou"] and plain["n_target"] == 0
-    adapted = run({"method": "FDA"}, 1, "smoke", tmp_path / "adapted")
-    assert adapted["reference_miou"] == plain["source_miou"]
     fitted = []
     real = adaptation.fit
     monkeypatch.setattr(adaptation, "fit", lambda *a, **k: fitted.append(a[1]) or real(*a, **k))
+    adapted = run({"method": "FDA"}, 1, "smoke", tmp_path / "adapted")
+    assert fitted == ["FDA"] and adapted["reference_miou"] == plain["source_miou"]
+    fitted.clear()
     monkeypatch.setattr(adaptation, "shift", lambda *_: made_up(target=records("another", 2, 10, 9)))
     other = run({"method": "FDA", "shift": "T3"}, 1, "smoke", tmp_path / "other")
     assert fitted == ["FDA"] and other["reference_miou"] == plain["source_miou"]
     network = Setting(complete({}), 1, "smoke").reference_network()
     assert same(network, load_tiny(tmp_path / "plain" / adaptation.NETWORK))
+    fitted.clear()
+    alone = run({"method": "FDA"}, 2, "smoke", tmp_path / "alone")  # nobody ran the plain arm of this seed
+    assert fitted == ["FDA", "none"]
+    assert run({}, 2, "smoke", tmp_path / "late")["source_miou"] == alone["reference_miou"]
 
 
 def load_tiny(path):
     network, card = load(path)
-    assert card["classes"] == ["dark", "bright"] and card["tile_px"] == 32
+    assert card["classes"] == ["dark", "bright"] and card["tile_px"] == 32 and card["architecture"] == "lite0"
     return network
 
 
