@@ -5,6 +5,10 @@ sets are imitated: the electrolytically etched source, two nital etches in the s
 a nital etch in the light microscope (T3), with the pixel sizes, counts and phase fractions of their Table 1 and what
 section 2.2 says of the etching. Everything else about the structure is ours.
 
+How far apart they lie was set before anything was adapted: a light U-Net (lite0, tiles of 128 px at half scale, 500
+steps on the source of fold 0) has a mean IoU of 0.95 on the source, 0.94 on T1, 0.66 on T2 and 0.58 on T3; trained on
+target labels it has 0.91 on T2 and 0.85 on T3.
+
 A row holds the structure (fields, cells, laths, islands), which alone decides the mask, and the preparation, which
 alone decides how it looks.
 """
@@ -182,7 +186,7 @@ T2 = SOURCE | {
     "film_width_um": between(0.17, 0.23),
     "film_grey": between(0.8, 0.9),
     "lost_share": between(0.3, 0.5),
-    "facet_depth": between(0.08, 0.14),
+    "facet_depth": between(0.01, 0.03),  # deeper ones pass for laths: at 0.1 a source model loses half its IoU
     "facet_um": between(0.35, 0.5),
     "halo": between(0.12, 0.2),
     "halo_um": between(0.12, 0.2),
@@ -206,7 +210,7 @@ T3 = {
     "matrix_grey": between(0.74, 0.8),
     "grey_spread": between(0.02, 0.045),
     "lath_step": between(-0.06, -0.02),
-    "roughness": between(0.015, 0.03),
+    "roughness": between(0.025, 0.045),
     "roughness_um": 0.25,
     "relief": between(0.1, 0.2),
     "film_width_um": between(0.14, 0.2),
