@@ -1,0 +1,76 @@
+"""Figures of published numbers beside ours: what is drawn is what the tables say."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from micro_lib.application import claims_plots, published, tables
+from micro_lib.application.published import answering, beside_ours, cell
+from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.data.packs import Pack, Record
+from micro_lib.models.segmenter import Card, Segmenter
+from micro_lib.models.unet import build
+from micro_lib.synthesis.presets import preset
+
+GAIN = ("Trampert 2021", "section 3.3", "adaptive against random", "mean IoU gained")
+LEVEL = ("Trampert 2021", "Table 2", "random", "mean IoU")
+
+
+@pytest.fixture
+def claims():
+    rows = [
+        {"claim": "gain", **answering(cell(*GAIN)), "ours": 0.01, "low": -0.01, "high": 0.03, "n": 10},
+        {"claim": "level", **answering(cell(*LEVEL)), "ours": 0.7, "low": 0.6, "high": 0.9, "n": 10},
+    ]
+    verdicts = ("not reproduced", "reproduced")
+    rows = [row | {"verdict": verdict} for row, verdict in zip(rows, verdicts, strict=True)]
+    return tables.claim_rows(rows, profile="study", notebook="06_adaptive_sampling", seeds=[1])
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    plt.close(figure)
+
+
+def test_every_published_number_is_counted_once(ax, claims):
+    claims_plots.coverage(ax, beside_ours(claims))
+    assert sum(bar.get_width() for bar in ax.patches) == len(published.cells())
+    assert {text.get_text() for text in ax.get_legend().get_texts()} >= {"reproduced", "not run here"}
+
+
+def test_ours_stand_below_theirs_with_their_interval(ax, claims):
+    table = claims_plots.of_table(beside_ours(claims), "Trampert 2021", "Table 2", "mean IoU")
+    assert table["item"].tolist() == ["random", "adaptive"]
+    claims_plots.beside(ax, table)
+    theirs, ours = ax.containers
+    assert theirs[0].get_xdata(orig=False).tolist() == [0.763, 0.778]
+    assert ours[0].get_xdata(orig=False).tolist() == [0.7] and ours[0].get_ydata()[0] < theirs[0].get_ydata()[0]
+    np.testing.assert_allclose(np.asarray(ours[2][0].get_segments()[0], float)[:, 0], [0.6, 0.9])
+    assert ours[0].get_color() == claims_plots.COLOURS["reproduced"]
+
+
+def test_effects_are_turned_so_that_gains_are_positive(claims):
+    table = claims_plots.effects(claims, {"gain": ("less", -100), "unknown": ("x", 1), "level": ("more", 1)})
+    first, second = table.to_dict("records")
+    assert (first["value"], first["low"], first["high"], first["theirs"]) == pytest.approx((-1, -3, 1, -1.5))
+    assert second["effect"] == "more" and second["theirs"] == 0.763
+
+
+def test_a_forest_of_effects_has_a_line_each(ax, claims):
+    claims_plots.forest(ax, claims_plots.effects(claims, {"gain": ("more", 100), "level": ("level", 1)}))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["more", "level"]
+
+
+def test_the_poster_goes_from_parameters_to_a_measured_micrograph():
+    image = np.random.default_rng(0).integers(0, 255, (96, 96), np.uint8)
+    real = Pack("iron", (Record("a", image, image // 200, "g", None),), "credit", True, GRAIN_BOUNDARY)
+    segmenter = Segmenter(build("lite0", 2, "random").eval(), Card("lite0", "none", GRAIN_BOUNDARY, (10.0, 60.0)))
+    row = {"name": "iron_001", "intercept_px": 5.0, "intercept_px_low": 4.0, "intercept_px_high": 7.0}
+    sizes = pd.DataFrame([row | {"source": "truth"}, row | {"source": "label-free"}])
+    figure = claims_plots.poster(preset("trampert"), segmenter, real, sizes, seed=1, line_px=3)
+    titles = " ".join(ax.get_title() for ax in figure.axes)
+    assert all(str(number) in titles for number in range(1, 9)) and "generated stand-in" in figure.get_suptitle()
+    plt.close(figure)
