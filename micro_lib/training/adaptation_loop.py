@@ -9,6 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,17 @@ from micro_lib.data.framing import Framing
 from micro_lib.data.tiles import MODES, Cut, Tiles, histogram
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
-from micro_lib.training.adaptation_methods import METHODS, Batch, Design, Student, Term, Weights, terms
+from micro_lib.training.adaptation_methods import (
+    METHODS,
+    Batch,
+    Design,
+    Student,
+    Term,
+    Weights,
+    number,
+    statistics_kept,
+    terms,
+)
 from micro_lib.training.supervised import (
     LOSSES,
     WEIGHT_DECAY,
@@ -317,10 +328,12 @@ def learn_once(
     for term in terms:
         batch = batch._replace(images=term.labelled(batch))
     optimizer.zero_grad()
-    levels = student.levels(batch.images)
+    forgotten = any(term.of_target_alone for term in terms)
+    with statistics_kept(student.network) if forgotten else nullcontext():
+        levels = student.levels(batch.images)
     loss = student.supervised(levels, batch.masks)
     loss.backward()
-    parts = {"loss": float(loss)}
+    parts = {"loss": number(loss)}
     for term in terms:  # one graph at a time keeps memory at that of a single pass
         added, seen = term.loss(student, batch)
         if added.requires_grad:

@@ -99,6 +99,7 @@ class Term(nn.Module):
 
     optimizer: torch.optim.Optimizer | None = None  # of what it learns itself
     smallest_px = 1  # side of the smallest outputs it can work with
+    of_target_alone = False  # running statistics of normalisation, which evaluation uses, are those of target tiles
 
     def labelled(self, batch: Batch) -> torch.Tensor:
         """Return the labelled images (B, 1, H, W) as the segmenter is to see them."""
@@ -114,6 +115,24 @@ class Term(nn.Module):
 
     def follow(self, network: nn.Module) -> None:
         """Take note of the segmenter after its step."""
+
+
+# Normalisation: AdaBN
+
+
+class TargetStatistics(Term):
+    """Normalise by statistics of the target: AdaBN (Li et al. 2018).
+
+    DEVIATION: they are remembered while training, not gathered behind it, so that other terms see what evaluation sees.
+    """
+
+    of_target_alone = True
+
+    def loss(self, student, batch):
+        """Let the segmenter remember the statistics of the target tiles; adds nothing."""
+        with torch.no_grad():
+            student.levels(batch.target)
+        return torch.zeros(()), {}
 
 
 # Adversarial: AdaptSegNet and ADVENT
@@ -152,7 +171,7 @@ class Adversarial(Term):
             parts = [verdict_loss(judge(p), SOURCE) for judge, p in zip(self.discriminators, seen, strict=True)]
         self.target = [probabilities.detach() for probabilities in seen]
         total = sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
-        return total, {"adversarial": float(parts[0]), "adversarial_auxiliary": float(parts[1])}
+        return total, dict(zip(("adversarial", "adversarial_auxiliary"), map(number, parts), strict=True))
 
     def learn(self, source):
         """Teach the discriminators to tell the domains apart, from detached outputs."""
@@ -162,7 +181,7 @@ class Adversarial(Term):
             verdicts = judge(ours), judge(theirs)
             loss = (verdict_loss(verdicts[0], SOURCE) + verdict_loss(verdicts[1], TARGET)) / 2
             loss.backward()
-            total += float(loss)
+            total += number(loss)
             right += [(verdicts[0] < 0).float().mean(), (verdicts[1] > 0).float().mean()]
         self.optimizer.step()
         return {"discriminator": total, "discriminator_accuracy": float(sum(right) / len(right))}
@@ -170,6 +189,11 @@ class Adversarial(Term):
     def show(self, levels: Levels) -> list[torch.Tensor]:
         """Return what the discriminators see of logits."""
         return [self.shown(logits.softmax(1)) for logits in levels]
+
+
+def number(loss: torch.Tensor) -> float:
+    """Return the value of a loss, for the curve."""
+    return float(loss.detach())
 
 
 def verdict_loss(verdict: torch.Tensor, said: float) -> torch.Tensor:
@@ -224,7 +248,7 @@ class Spectrum(Term):
         if not self.entropy:
             return torch.zeros(()), {}
         loss = robust_entropy(student.levels(batch.target).main)
-        return ENTROPY_WEIGHT * loss, {"entropy": float(loss)}
+        return ENTROPY_WEIGHT * loss, {"entropy": number(loss)}
 
 
 def with_low_frequencies_of(images: torch.Tensor, others: torch.Tensor, band: float) -> torch.Tensor:
@@ -270,8 +294,11 @@ def robust_entropy(logits: torch.Tensor) -> torch.Tensor:
 # Self-training: a mean teacher's pseudo-labels
 
 
-class MeanTeacher(Term):
+class MeanTeacher(TargetStatistics):
     """Imitate a slowly following copy of the segmenter on changed target tiles.
+
+    DEVIATION: teacher and segmenter normalise by statistics of unchanged target tiles alone, see `TargetStatistics`; the
+    teacher's first labels decide what is learned, and by statistics of both domains they are far worse.
 
     Parameters
     ----------
@@ -294,20 +321,22 @@ class MeanTeacher(Term):
 
     def loss(self, student, batch):
         """Return the losses of imitating the teacher on mixed and on masked tiles."""
+        super().loss(student, batch)
         labels, trust = self.pseudo_labels(student, batch.target)
         total, parts = torch.zeros((), device=labels.device), {"trust": float(trust.mean())}
         if self.mixing:
             pasted = class_mix(batch.masks)
             images = torch.where(pasted[:, None], batch.images, batch.target)
-            levels = student.levels(varied(images))
+            with statistics_kept(student.network):
+                levels = student.levels(varied(images))
             weights = torch.where(pasted, 1.0, trust)
             mixed = student.imitation(levels, torch.where(pasted, batch.masks, labels), weights)
-            total, parts = total + mixed, parts | {"mixed": float(mixed)}
+            total, parts = total + mixed, parts | {"mixed": number(mixed)}
         if self.masking:
-            with statistics_kept(student.network):  # those of hidden tiles are nothing to go by afterwards
+            with statistics_kept(student.network):
                 levels = student.levels(hidden(varied(batch.target)))
             masked = student.imitation(levels, labels, trust)
-            total, parts = total + masked, parts | {"masked": float(masked)}
+            total, parts = total + masked, parts | {"masked": number(masked)}
         return total, parts
 
     @torch.no_grad()
@@ -403,6 +432,7 @@ class Given(NamedTuple):
 # Name: what makes the terms of a method; another entry is another method, for runs and sweeps too.
 METHODS: dict[str, Callable[[Given], list[Term]]] = {
     "none": lambda given: [],
+    "AdaBN": lambda given: [TargetStatistics()],
     "AdaptSegNet": lambda given: [given.adversarial(nn.Identity())],
     "FDA": lambda given: [Spectrum()],
     "ADVENT": lambda given: [given.adversarial(SelfInformation())],

@@ -74,7 +74,7 @@ def test_without_adversarial_weight_the_gradients_are_those_of_the_source_alone(
         torch.testing.assert_close(adapted[name], gradient, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "none"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in ("none", "AdaBN")])
 def test_with_its_weight_every_method_changes_the_gradients(method):
     network, seen = Tiny().eval(), batch()
     learn_once(student(network), [], seen, still(network))
@@ -318,6 +318,31 @@ def test_pasted_pixels_are_learned_with_their_own_labels():
     levels = watched.levels(seen.images)
     assert torch.allclose(watched.imitation(levels, seen.masks, sure), watched.supervised(levels, seen.masks))
     assert torch.allclose(watched.imitation(levels, seen.masks, sure / 2), watched.supervised(levels, seen.masks) / 2)
+
+
+@pytest.mark.parametrize("method", ["AdaBN", "self-training", "masked consistency", "combination"])
+def test_statistics_are_those_of_the_target_alone(method):
+    network, seen = Tiny().train(), batch()
+    other = deepcopy(network)
+    parts = terms(method, network, 2, Weights(), NARROW).train()
+    learn_once(student(network), parts, seen, still(network))
+    student(other).levels(seen.target)
+    for name in ("running_mean", "running_var"):
+        assert torch.equal(getattr(network.encoder[1], name), getattr(other.encoder[1], name))
+    if method == "AdaBN":
+        learn_once(student(other), [], seen, still(other))
+        assert all(torch.equal(g, gradients(other)[name]) for name, g in gradients(network).items()), "nothing else"
+
+
+@pytest.mark.parametrize("method", ["AdaptSegNet", "ADVENT", "FDA"])
+def test_as_published_both_domains_make_the_statistics(method):
+    network, seen = Tiny().train(), batch()
+    before = network.encoder[1].num_batches_tracked.clone()
+    learn_once(student(network), terms(method, network, 2, Weights(), NARROW), seen, still(network))
+    assert int(network.encoder[1].num_batches_tracked - before) == 2
+    other = Tiny().train()
+    student(other).levels(seen.target)
+    assert not torch.equal(network.encoder[1].running_mean, other.encoder[1].running_mean)
 
 
 def test_hidden_tiles_leave_the_statistics_alone():
