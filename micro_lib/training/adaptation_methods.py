@@ -297,7 +297,7 @@ def robust_entropy(logits: torch.Tensor) -> torch.Tensor:
 class MeanTeacher(TargetStatistics):
     """Imitate a slowly following copy of the segmenter on changed target tiles.
 
-    DEVIATION: teacher and segmenter normalise by statistics of unchanged target tiles alone, see `TargetStatistics`; the
+    DEVIATION: teacher and segmenter normalise by statistics of unchanged target tiles, see `TargetStatistics`: the
     teacher's first labels decide what is learned, and by statistics of both domains they are far worse.
 
     Parameters
