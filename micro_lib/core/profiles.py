@@ -447,7 +447,7 @@ _TABLE = {
             "field_um": (28.4, 28.4),
             "pixel_size_um": 0.0554,
             "tile": (96, 16),
-            "steps": 80,
+            "steps": 120,
             "batch": 4,
             "learning_rate": 1e-3,
             "optimizer": "adamw",
@@ -468,7 +468,7 @@ _TABLE = {
             "optimizer": "adamw",
             "loss": "cross_entropy+dice",
             "architecture": "lite0",
-            "pretraining": {"n": 2000, "px": 128, "schedule": (600, 16, 1e-3, 6)},
+            "pretraining": {"n": 1500, "px": 128, "schedule": (400, 16, 1e-3, 5)},
         },
         "paper": {
             "seeds": (1, 2, 3, 4, 5),

@@ -70,7 +70,7 @@ class Classifier(nn.Module):
 
 
 class Pictures(Dataset):
-    """Batches drawn at random; `epoch` is set from outside, so that a training can resume.
+    """Batches drawn at random, unchanged; `epoch` is set from outside, so that a training can resume.
 
     Parameters
     ----------
@@ -291,7 +291,7 @@ class _Rounds(Unvalidated):
 
     def after_batch(self):
         """Note the loss."""
-        self.losses.append(float(self.loss))
+        self.losses.append(float(self.loss.detach()))
         super().after_batch()
 
     def after_train(self):

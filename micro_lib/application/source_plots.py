@@ -1,0 +1,72 @@
+"""Figures of the source experiment: pictures for pre-training, its course, scores of the grid."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from micro_lib.application import plots
+from micro_lib.application.source_report import PUBLISHED_NAMES, beside_published
+from micro_lib.data.in_domain import Labels
+from micro_lib.training.source import AUGMENTATIONS, PRETRAININGS
+
+_TABLES = {"source": "Table 2", "T1": "Table 3", "T2": "Table 4"}
+
+
+def pictures(labels: Labels, each: int = 2) -> Figure:
+    """Draw the first pictures of every class, a column a class."""
+    first = [np.flatnonzero(labels.targets[:, which])[:each] for which in range(len(labels.names))]
+    shown = [(row, part[row], name) for row in range(each) for part, name in zip(first, labels.names, strict=True)]
+    panels = [plots.Panel(labels.images[i], None, "" if row else name) for row, i, name in shown]
+    return plots.sheet(panels, columns=len(labels.names), panel_inch=1.4)
+
+
+def course(axes: Sequence[Axes], histories: dict[str, pd.DataFrame]) -> None:
+    """Draw loss and score of pre-trainings over steps, one line each.
+
+    Parameters
+    ----------
+    axes : two matplotlib.axes.Axes
+        Loss on training (thin) and held-out pictures, score on held-out ones.
+    histories : dict of str to pandas.DataFrame
+        From `micro_lib.training.pretraining.train`, by name.
+    """
+    loss, score = axes
+    for i, (name, table) in enumerate(histories.items()):
+        steps, colour = table["steps"].cumsum(), f"C{i}"
+        loss.plot(steps, table["loss"], linewidth=1, color=colour)
+        loss.plot(steps, table["held_out_loss"], "o-", color=colour, label=name)
+        score.plot(steps, table["score"], "o-", color=colour)
+    loss.set(xlabel="steps", ylabel="binary cross-entropy")
+    score.set(xlabel="steps", ylabel="held-out pictures, score")
+    loss.legend()
+
+
+def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
+    """Draw the mean IoU over pre-training, a colour an augmentation, with intervals; hollow: published, another scale.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+        One a domain, titled with it.
+    table : pandas.DataFrame
+        From `source_report.scores` of the grid.
+    """
+    theirs = beside_published(pd.DataFrame({"arm": []}), pd.DataFrame({"arm": [], "shift": []}))
+    for ax in axes:
+        domain = ax.get_title()
+        for i, augmentation in enumerate(AUGMENTATIONS):
+            part = table[table["augmentation"] == augmentation]
+            at = np.array([list(PRETRAININGS).index(name) for name in part["pretraining"]]) + 0.22 * (i - 1)
+            reach = np.abs(part[[f"{domain}_low", f"{domain}_high"]].to_numpy(float).T - part[domain].to_numpy(float))
+            ax.errorbar(at, part[domain], reach, fmt="o", color=f"C{i}", capsize=2, label=augmentation)
+            for at_theirs, name in enumerate(PUBLISHED_NAMES):
+                cells = theirs[(theirs["arm"] == f"{name}, {augmentation}") & (theirs["where"] == _TABLES.get(domain))]
+                values = cells.loc[cells["quantity"] == "mIoU", "value"] / 100
+                ax.plot([at_theirs + 0.22 * (i - 1)] * len(values), values, "s", markerfacecolor="none", color=f"C{i}")
+        ax.set_xticks(range(len(PRETRAININGS)), PRETRAININGS)
+        ax.tick_params(axis="x", rotation=30)
+    axes[0].set_ylabel("mean IoU")
+    axes[0].legend(title="augmentation")

@@ -1,0 +1,289 @@
+"""Tables of the source experiment: Tables 2, 3, 4 and 6 of Goetz et al. 2022 beside ours, what changed a score."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from micro_lib.analysis.stats import paired_t, t_interval
+from micro_lib.application import adaptation_report
+from micro_lib.application.published import Cell, answering, cell
+from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.training import source
+from micro_lib.training.source import AUGMENTATIONS, TARGETS
+
+DOMAINS = ("source", *TARGETS)
+FACTORS = ("pretraining", "task", "augmentation")
+# The paper's words for what the encoder knew; pictures of our own generators stand for its NanoSEM.
+PUBLISHED_NAMES = {"random": "random", "ImageNet": "ImageNet", "two-stage": "NanoSEM"}
+published = partial(cell, "Goetz 2022")
+
+
+def arm_of(configuration: str | Mapping) -> str:
+    """Return the name of the arm of a stored configuration (JSON), with the network where it is not the profile's."""
+    values = json.loads(configuration) if isinstance(configuration, str) else configuration
+    full = source.complete(values)
+    wanted = full | {"architecture": ""}
+    name = next((n for n in source.CONFIGURATIONS if source.complete(n) == wanted), "")
+    name = name or ", ".join(full[factor] for factor in FACTORS)
+    return f"{name}, {full['architecture']}" if full["architecture"] else name
+
+
+def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return the stored runs of one profile, as `source.run` returns them with arm; empty where there are none.
+
+    Parameters
+    ----------
+    profile : str
+        Usually ``"study"``.
+    folder : str or pathlib.Path
+        As for `micro_lib.application.tables.stored_rows`.
+    """
+    return stored_rows("source_runs.csv", profile, arm_of, ("configuration", "arm", "seed", "fold", *FACTORS), folder)
+
+
+def scores(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean IoU of every arm on every domain.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        From `stored`, or rows of `source.run` with arm and seed.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, `FACTORS`, n (folds), and for each of `DOMAINS` <domain> with <domain>_low and <domain>_high (95 %, t over
+        folds, missing for a single one) and <domain>_sd; in the order of the configurations.
+    """
+    rows = []
+    for (arm, *factors), part in runs.groupby(["arm", *FACTORS], sort=False):
+        folds = _by_fold(part)
+        row = {"arm": arm, **dict(zip(FACTORS, factors, strict=True)), "n": len(folds)}
+        for name in DOMAINS:
+            values = folds[f"{name}_miou"].to_numpy(float)
+            row |= _interval(values, name) | {f"{name}_sd": values.std(ddof=1) if len(values) > 1 else math.nan}
+        rows.append(row)
+    known = list(source.CONFIGURATIONS)
+    rows.sort(key=lambda row: known.index(row["arm"]) if row["arm"] in known else len(known))
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["arm", *FACTORS, "n", *DOMAINS])
+
+
+def _by_fold(part: pd.DataFrame) -> pd.DataFrame:
+    return part.groupby("fold").mean(numeric_only=True)
+
+
+def _interval(values: np.ndarray, name: str) -> dict:
+    low, high = tuple(t_interval(values))[1:] if len(values) > 1 else (math.nan, math.nan)
+    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
+
+
+def effects(runs: pd.DataFrame, factor: str, base: str) -> pd.DataFrame:
+    """Return what each level of a factor changes in mean IoU, averaged over the levels of the other, paired by fold.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As for `scores`; of the grid alone, see `grid`.
+    factor : str
+        ``"pretraining"`` or ``"augmentation"``.
+    base : str
+        The level the others are compared with.
+
+    Returns
+    -------
+    pandas.DataFrame
+        level, against, domain, n (folds), difference with difference_low and difference_high (95 %, t over folds), p.
+        Levels count over those of the other factor that both have; with fewer than two folds nothing is said.
+    """
+    other = "augmentation" if factor == "pretraining" else "pretraining"
+    rows = []
+    for domain in DOMAINS if len(runs) else ():
+        wide = runs.pivot_table(index=["fold", other], columns=factor, values=f"{domain}_miou")
+        for level in [name for name in wide if name != base and base in wide]:
+            folds = wide[[level, base]].dropna().groupby("fold").mean()
+            if len(folds) > 1:
+                rows.append({"level": level, "against": base, "domain": domain, **_paired(folds[level], folds[base])})
+    columns = ["level", "against", "domain", "n", "difference", "difference_low", "difference_high", "p"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _paired(ours: pd.Series, base: pd.Series) -> dict:
+    test = paired_t(ours.to_numpy(float), base.to_numpy(float))
+    ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
+    return {"n": test.n, "difference": test.difference.estimate, **ends, "p": test.p}
+
+
+def longer(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what the second half of training changes in mean IoU (Table 6: 100 and 200 epochs), paired by fold.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, domain, half and whole (means), n (folds), difference, and its interval and p as of `effects`, missing for
+        a single fold.
+    """
+    rows = []
+    for arm, part in runs.groupby("arm", sort=False):
+        folds = _by_fold(part)
+        for name in DOMAINS:
+            whole, half = folds[f"{name}_miou"], folds[f"{name}_miou_half"]
+            found = {"n": len(folds), "difference": float((whole - half).mean())}
+            found = _paired(whole, half) if len(folds) > 1 else found
+            rows.append({"arm": arm, "domain": name, "half": half.mean(), "whole": whole.mean(), **found})
+    columns = ["arm", "domain", "half", "whole", "n", "difference", "difference_low", "difference_high", "p"]
+    return pd.DataFrame(rows).reindex(columns=columns)
+
+
+def grid(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the runs of pre-training x augmentation, without those trained in domain on another task than usual."""
+    return runs[~runs["pretraining"].isin(["two-stage", "in-domain"]) | (runs["task"] == source.DEFAULTS["task"])]
+
+
+# Beside the paper
+
+
+def beside_published(runs: pd.DataFrame, adapted: pd.DataFrame) -> pd.DataFrame:
+    """Return every published number of Tables 2, 3, 4 and 6 of a network trained on the source alone, beside ours.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`.
+    adapted : pandas.DataFrame
+        Runs of the adaptation experiment, from `adaptation_report.stored`, whose arm without adaptation is S.10.
+
+    Returns
+    -------
+    pandas.DataFrame
+        where, item, quantity, arm, published (as printed), value (the number alone), ours, low, high (95 %, t over
+        folds), n (folds), all in percent; ours missing where nothing was run.
+    """
+    rows = []
+    for arm, theirs, measure in _answered():
+        part = runs[runs["arm"] == arm]
+        values = 100 * measure(_by_fold(part)).to_numpy(float) if len(part) else np.array([])
+        rows.append(_row(arm, theirs, values))
+    part = adapted[(adapted["arm"] == adaptation_report.NONE) & adapted["shift"].isin(TARGETS)]
+    values = 100 * part.groupby("fold")["source_miou"].mean().to_numpy(float) if len(part) else np.array([])
+    theirs = published("Table 2", "S.10, ResNet-101 DeepLabv2, ImageNet, extended", "mIoU")
+    return pd.DataFrame([*rows, _row(adaptation_report.NONE, theirs, values)])
+
+
+def _row(arm: str, theirs: Cell, values: np.ndarray) -> dict:
+    row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "arm": arm}
+    row |= {"published": theirs.printed, "value": theirs.value}
+    ours = _interval(values, "ours") if len(values) else dict.fromkeys(("ours", "ours_low", "ours_high"), math.nan)
+    return row | {"ours": ours["ours"], "low": ours["ours_low"], "high": ours["ours_high"], "n": len(values)}
+
+
+def _answered() -> Iterator[tuple[str, Cell, object]]:
+    """Arm, published number, and what of runs by fold answers it."""
+    names = [(pretraining, augmentation) for pretraining in PUBLISHED_NAMES for augmentation in AUGMENTATIONS]
+    for number, (pretraining, augmentation) in enumerate(names, 1):
+        arm, network = f"{pretraining}, {augmentation}", f"VGG16 U-Net, {PUBLISHED_NAMES[pretraining]}, {augmentation}"
+        yield arm, published("Table 2", f"S.{number}, {network}", "mIoU"), _miou("source")
+        for where, name in (("Table 3", "T1"), ("Table 4", "T2")):
+            item = f"{name}.{number}, DG - {network}"
+            yield arm, published(where, item, "mIoU"), _miou(name)
+            yield arm, published(where, item, "RDT"), _transferability(f"{name}_miou")
+        for epochs, suffix in ((100, "_half"), (200, "")):
+            item = f"T2.{number}, {network}"
+            yield arm, published("Table 6", item, f"mIoU, {epochs} epochs"), _miou("T2", suffix)
+            yield arm, published("Table 6", item, f"RDT, {epochs} epochs"), _transferability(f"T2_miou{suffix}")
+
+
+def _miou(domain: str, suffix: str = ""):
+    return lambda folds: folds[f"{domain}_miou{suffix}"]
+
+
+def _transferability(column: str):
+    """As printed: also after 100 epochs over the source's score after 200."""
+    return lambda folds: folds[column] / folds["source_miou"] - 1
+
+
+def claims(
+    runs: pd.DataFrame, adapted: pd.DataFrame, *, profile: str, notebook: str = "09_source_segmentation"
+) -> pd.DataFrame:
+    """Judge what Goetz et al. 2022 say of source training: Tables 2, 3, 4 and 6, section 4.1.
+
+    A level is reproduced if the published one lies within our interval over folds. A gain is reproduced if our interval
+    holds it and excludes zero, its direction if it only excludes zero on the same side.
+
+    Parameters
+    ----------
+    runs, adapted : pandas.DataFrame
+        As for `beside_published`; fewer than two folds judge nothing.
+    profile, notebook : str
+        As for `micro_lib.application.tables.claim_rows`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Rows of the claims table, numbers in percent.
+    """
+    rows = []
+    for ours in beside_published(runs, adapted).to_dict("records"):
+        theirs = published(ours["where"], ours["item"], ours["quantity"])
+        rows.append(_claim(f"{theirs.where}, {theirs.item}: {theirs.quantity}", _level(ours), theirs))
+    for base, name in (("random", "random"), ("ImageNet", "ImageNet")):
+        theirs = published("section 4.1", f"NanoSEM against {name}", "mIoU gained on the source")
+        told = f"pre-training in domain after ImageNet against {name}: mIoU gained on the source"
+        rows.append(_claim(told, _gain(runs, base, theirs.value), theirs))
+    rows.append(_forgetting(runs))
+    seeds = sorted(int(seed) for seed in runs["seed"].unique())
+    return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
+
+
+def _claim(claim: str, found: Mapping, *theirs: Cell) -> dict:
+    return {"claim": claim, **answering(*theirs), "unit": "%", **found}
+
+
+_NOT_RUN = {"verdict": "not run here", "why": "needs runs of two folds or more of these arms"}
+_IMITATED = (
+    "generated micrographs and generated pictures for NanoSEM, made after the paper's words, a light network; "
+    "the interval is over folds"
+)
+
+
+def _level(row: Mapping) -> dict:
+    if row["n"] < 2:
+        return _NOT_RUN
+    verdict = "reproduced" if row["low"] <= row["value"] <= row["high"] else "not reproduced"
+    return {**{name: row[name] for name in ("ours", "low", "high", "n")}, "verdict": verdict, "why": _IMITATED}
+
+
+def _gain(runs: pd.DataFrame, base: str, theirs: float) -> dict:
+    """Of the extended augmentation, as the paper compares S.9 with S.3 and S.6."""
+    found = effects(grid(runs[runs["augmentation"] == "extended"]), "pretraining", base)
+    row = found[(found["level"] == "two-stage") & (found["domain"] == "source")]
+    if row.empty:
+        return _NOT_RUN
+    row = row.iloc[0]
+    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
+    verdict = "not reproduced"
+    if low > 0:
+        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
+    why = f"paired over folds, p = {row['p']:.2g}; {_IMITATED}"
+    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+
+
+def _forgetting(runs: pd.DataFrame) -> dict:
+    """Whether the second half of training costs pre-trained networks on T2; the text says so, Table 6 is mixed."""
+    cells = [one for arm, one, _ in _answered() if one.where == "Table 6" and one.quantity.startswith("mIoU")]
+    changes = np.array([later.value - earlier.value for earlier, later in zip(cells[::2], cells[1::2], strict=True)])
+    printed = f"{(changes > 0).sum()} of {len(changes)} arms rise, {(changes < 0).sum()} fall"
+    stated = {"paper": "Goetz 2022", "where": "Table 6, section 4.1", "published": printed, "unit": "%"}
+    stated["claim"] = "generality is sacrificed between 100 and 200 epochs: change of mIoU on T2, pre-trained networks"
+    part = runs[runs["pretraining"].isin(["ImageNet", "two-stage"])] if len(runs) else runs
+    if not len(part) or part["fold"].nunique() < 2:
+        return stated | _NOT_RUN
+    folds = part.assign(change=part["T2_miou"] - part["T2_miou_half"]).groupby("fold")["change"].mean()
+    ours = _interval(100 * folds.to_numpy(float), "ours")
+    found = {"ours": ours["ours"], "low": ours["ours_low"], "high": ours["ours_high"], "n": len(folds)}
+    verdict = "direction reproduced" if found["high"] < 0 else "not reproduced"
+    return stated | found | {"verdict": verdict, "why": f"mean over arms, paired over folds; {_IMITATED}"}

@@ -1,0 +1,163 @@
+"""Tables of the source experiment: every published cell has its arm, differences are paired by fold."""
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from micro_lib.application import adaptation_report, source_report
+from micro_lib.application.published import cells
+from micro_lib.application.source_report import (
+    DOMAINS,
+    arm_of,
+    beside_published,
+    claims,
+    effects,
+    grid,
+    longer,
+    scores,
+    stored,
+)
+from micro_lib.core.runs import write_table
+from micro_lib.training import source
+
+GAINS = {"random": 0.0, "ImageNet": 0.02, "two-stage": 0.03, "in-domain": -0.05}
+NOTHING = pd.DataFrame({"arm": [], "shift": []})
+
+
+def runs(folds=3, arms=tuple(source.CONFIGURATIONS)):
+    rows = []
+    for arm in arms:
+        full = source.complete(arm)
+        for fold in range(folds):
+            added = GAINS[full["pretraining"]] + 0.01 * source.AUGMENTATIONS.index(full["augmentation"])
+            added -= 0.1 * (full["task"] == "parameters")
+            row = {"arm": arm, "seed": fold + 1, "fold": fold, **full, "configuration": json.dumps(full)}
+            for i, name in enumerate(DOMAINS):
+                row[f"{name}_miou"] = 0.75 - 0.1 * i + 0.01 * fold + added
+                row[f"{name}_miou_half"] = row[f"{name}_miou"] + 0.002 * (fold + 1)
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def adapted():
+    rows = [(adaptation_report.NONE, name, fold, 0.79 + 0.02 * fold) for name in source.TARGETS for fold in (0, 1)]
+    return pd.DataFrame(rows, columns=["arm", "shift", "fold", "source_miou"])
+
+
+@pytest.mark.parametrize("name", source.CONFIGURATIONS)
+def test_arms_are_named_whatever_is_written_out(name):
+    full = source.complete(name)
+    assert arm_of(full) == arm_of(json.dumps(source.CONFIGURATIONS[name])) == name
+    assert arm_of(full | {"architecture": "vgg16"}) == f"{name}, vgg16"
+
+
+def test_unnamed_arms_are_written_out():
+    changes = {"pretraining": "two-stage", "task": "folder", "augmentation": "basic"}
+    assert arm_of(json.dumps(changes)) == "two-stage, folder, basic"
+
+
+def test_stored_rows_come_back_with_their_arms(tmp_path):
+    assert stored("study", tmp_path).empty
+    table = runs(1, ("two-stage, basic", "random, none")).drop(columns="arm").assign(profile=["study", "smoke"])
+    write_table(table, tmp_path / "source_runs.csv")
+    assert stored("study", tmp_path)["arm"].tolist() == ["two-stage, basic"]
+
+
+def test_scores_by_hand():
+    table = scores(runs(3).sample(frac=1, random_state=1)).set_index("arm")
+    assert list(table.index) == list(source.CONFIGURATIONS)
+    row = table.loc["ImageNet, basic"]
+    assert row["n"] == 3 and row["source"] == pytest.approx(0.79) and row["source_sd"] == pytest.approx(0.01)
+    half_width = 4.302653 * 0.01 / math.sqrt(3)  # t of 2 degrees of freedom
+    assert (row["T1_low"], row["T1_high"]) == pytest.approx((0.69 - half_width, 0.69 + half_width), abs=1e-6)
+    assert math.isnan(scores(runs(1)).iloc[0]["source_low"])
+    assert scores(stored("no such profile")).empty
+
+
+def test_effects_are_paired_and_averaged_over_the_other_factor():
+    table = runs(3)
+    found = effects(grid(table), "pretraining", "random").set_index(["level", "domain"])
+    for level, gain in GAINS.items():
+        if level != "random":
+            np.testing.assert_allclose(found.loc[level]["difference"], gain, atol=1e-12)
+    found = effects(grid(table), "augmentation", "none").set_index(["level", "domain"])
+    assert found.loc[("extended", "T3"), "difference"] == pytest.approx(0.02)
+    assert set(found["n"]) == {3}
+    # An arm that lacks one level is compared over the levels that both have.
+    fewer = table[table["arm"] != "ImageNet, none"].copy()
+    fewer.loc[fewer["arm"] == "random, none", "source_miou"] = 0.0
+    assert effects(grid(fewer), "pretraining", "random").iloc[0]["difference"] == pytest.approx(0.02)
+    assert effects(table[:0], "pretraining", "random").empty and effects(runs(1), "pretraining", "random").empty
+
+
+def test_the_grid_leaves_other_tasks_out():
+    names = set(grid(runs(1))["arm"])
+    assert len(names) == 12 and not any("parameters" in name for name in names)
+
+
+def test_longer_training_is_compared_within_runs():
+    table = longer(runs(3)).set_index(["arm", "domain"])
+    row = table.loc[("ImageNet, none", "T2")]
+    assert row["difference"] == pytest.approx(-0.004) and row["difference_low"] < row["difference_high"] < 0.01
+    assert row["whole"] - row["half"] == pytest.approx(-0.004)
+    assert math.isnan(longer(runs(1)).iloc[0]["difference_low"])
+
+
+# Beside the paper
+
+
+def test_every_cell_of_a_source_network_has_an_arm_and_only_they_have():
+    answered = beside_published(NOTHING, NOTHING)
+    found = set(zip(answered["where"], answered["item"], answered["quantity"], strict=True))
+    wanted = {
+        (one.where, one.item, one.quantity)
+        for one in cells()
+        if one.paper == "Goetz 2022"
+        and (one.where in ("Table 2", "Table 6") or (one.where in ("Table 3", "Table 4") and "VGG16" in one.item))
+    }
+    assert found == wanted and len(answered) == len(found) == 10 + 36 + 36
+    assert (answered["n"] == 0).all() and answered["ours"].isna().all()
+    for row in answered[answered["item"].str.contains("VGG16")].to_dict("records"):
+        pretraining, augmentation = row["arm"].split(", ")
+        assert row["item"].endswith(f"{source_report.PUBLISHED_NAMES[pretraining]}, {augmentation}")
+
+
+def test_ours_stand_beside_the_published_in_percent():
+    table = beside_published(runs(3), adapted()).set_index(["where", "item", "quantity"])
+    network = "VGG16 U-Net, ImageNet, basic"
+    assert table.loc[("Table 2", f"S.5, {network}", "mIoU"), "ours"] == pytest.approx(79.0)
+    rdt = np.mean([(0.58 + 0.01 * f) / (0.78 + 0.01 * f) - 1 for f in range(3)])
+    assert table.loc[("Table 4", f"T2.5, DG - {network}", "RDT"), "ours"] == pytest.approx(100 * rdt)
+    half = np.mean([(0.582 + 0.012 * f) / (0.78 + 0.01 * f) - 1 for f in range(3)])
+    assert table.loc[("Table 6", f"T2.5, {network}", "RDT, 100 epochs"), "ours"] == pytest.approx(100 * half)
+    last = table.iloc[-1]
+    assert last.name[1].startswith("S.10") and last["ours"] == pytest.approx(80) and last["n"] == 2
+
+
+def test_claims_judge_levels_and_gains():
+    table = claims(runs(3), adapted(), profile="study").set_index("claim")
+    assert table.loc["Table 2, S.5, VGG16 U-Net, ImageNet, basic: mIoU", "verdict"] == "reproduced"  # 78.9
+    assert table.loc["Table 2, S.9, VGG16 U-Net, NanoSEM, extended: mIoU", "verdict"] == "reproduced"  # 80.2, 81
+    assert table.loc["Table 4, T2.1, DG - VGG16 U-Net, random, none: mIoU", "verdict"] == "not reproduced"  # 51.4, 56
+    gain = table.loc["pre-training in domain after ImageNet against random: mIoU gained on the source"]
+    assert gain["ours"] == pytest.approx(3) and gain["verdict"] == "direction reproduced"
+    lost = table[table.index.str.startswith("generality")].iloc[0]
+    assert lost["published"] == "5 of 9 arms rise, 4 fall" and lost["ours"] == pytest.approx(-0.4)
+
+
+@pytest.mark.parametrize("folds", [0, 1])
+def test_fewer_than_two_folds_judge_nothing(folds):
+    table = claims(runs(1)[: folds * 100], NOTHING, profile="smoke")
+    assert set(table["verdict"]) == {"not run here"} and len(table) == 85
+
+
+def test_a_gain_that_may_be_none_is_not_reproduced():
+    table = runs(3)
+    part = (table["arm"] == "two-stage, extended") & (table["fold"] == 0)
+    table.loc[part, "source_miou"] -= 0.2
+    found = claims(table, NOTHING, profile="study").set_index("claim")
+    gain = found.loc["pre-training in domain after ImageNet against random: mIoU gained on the source"]
+    assert gain["low"] < 0 < gain["high"] and gain["verdict"] == "not reproduced"
