@@ -133,7 +133,7 @@ def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, 
     made = grains.render(row)
     drawn = segment_micrograph(segmenter, record.image, line_px=line_px).mask
     fig, axes = plt.subplots(2, 4, figsize=(12, 6.4), layout="constrained")
-    fig.get_layout_engine().set(wspace=0.1, hspace=0.14)
+    fig.get_layout_engine().set(wspace=0.1, hspace=0.14, rect=(0, 0.03, 1, 0.97))  # the credit stands below
     (first, shapes, image, pair), (last, measured, found, new) = axes
     _parameters(first, row, space)
     _coloured(shapes, made.labels, "2 geometry")
