@@ -10,7 +10,12 @@ from torchvision.transforms import v2
 
 from micro_lib.data import augment
 
-GEOMETRIES = {"light": augment.light, "as_published": augment.as_published}
+GEOMETRIES = {
+    "light": augment.light,
+    "turned": augment.turned,
+    "elastic": augment.elastic,
+    "as_published": augment.as_published,
+}
 
 
 def blobs(side=96, seed=0):
@@ -52,6 +57,20 @@ def test_zoom_crop_larger_than_the_image_takes_all_of_it():
     image, mask = blobs(20)
     window, ids = augment.ZoomCrop(64, zoom=(0.5, 0.5))(image, mask)
     assert window.shape == (1, 64, 64) and set(ids.unique().tolist()) == set(mask.unique().tolist())
+
+
+def test_bending_is_smooth_and_moves_as_far_as_it_says():
+    torch.manual_seed(0)
+    rows, cols = (tv_tensors.Image(part[None]) for part in torch.meshgrid(*[torch.arange(100.0)] * 2, indexing="ij"))
+    bend, shifts = augment.Bend(share=0.02), []
+    for _ in range(40):
+        moved = bend(torch.cat([rows, cols]).as_subclass(tv_tensors.Image))
+        shifts.append(moved[:, 20:80, 20:80] - torch.cat([rows, cols])[:, 20:80, 20:80])
+    shifts = torch.stack(shifts)  # (40, 2, 60, 60) px
+    assert 1.0 < shifts.std() < 2.5 and abs(float(shifts.mean())) < 0.5  # 2 % of 100 px at nodes, less between them
+    assert (shifts[..., 1:, :] - shifts[..., :-1, :]).abs().max() < 0.8  # at 1 it would fold
+    still = tv_tensors.Image(torch.rand(1, 30, 30))
+    torch.testing.assert_close(augment.Bend(share=0.0)(still), still, atol=1e-5, rtol=0)
 
 
 def test_all_eight_orientations_occur():
