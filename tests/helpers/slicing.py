@@ -10,6 +10,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 def checked_part(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Return a copy with the parameters, the setup, the checked cells and the cells that define what those use.
 
+    Of the setup, imports that nothing kept uses fall away: most of the time would go into them.
+
     Training and figures fall away, so that checked cells can be run again and again in seconds. A cell that changes a
     value in place without naming it on the left of an assignment is not seen.
 
@@ -32,7 +34,21 @@ def checked_part(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             needed |= used
     part = nbformat.v4.new_notebook(metadata=notebook.metadata)
     part.cells = [nbformat.from_dict(cell) for cell in kept]
+    if len(part.cells) > 1:
+        part.cells[1].source = _without_imports(part.cells[1].source, needed)
     return part
+
+
+def _without_imports(source: str, needed: set[str]) -> str:
+    """Return a setup cell without the imports of names that are not needed; magics stay."""
+    lines = []
+    for line in source.splitlines():
+        if line.startswith(("import ", "from ")) and "(" not in line:
+            (statement,) = ast.parse(line).body
+            statement.names = [a for a in statement.names if (a.asname or a.name.split(".")[0]) in needed]
+            line = ast.unparse(statement) if statement.names else ""
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def _names(source: str) -> tuple[set[str], set[str]]:
