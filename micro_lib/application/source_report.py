@@ -147,6 +147,17 @@ def grid(runs: pd.DataFrame) -> pd.DataFrame:
 # Beside the paper
 
 
+def as_printed() -> pd.DataFrame:
+    """Return Table 2 of the paper as it is printed: encoders down, augmentations across, mean IoU in percent."""
+    found = [(arm, theirs.printed) for arm, theirs, _ in _answered() if theirs.where == "Table 2"]
+    rows = [(*arm.split(", "), printed) for arm, printed in found]
+    table = pd.DataFrame(rows, columns=["encoder", "augmentation", "printed"])
+    table["encoder"] = table["encoder"].map(PUBLISHED_NAMES)
+    return table.pivot(index="encoder", columns="augmentation", values="printed").reindex(
+        index=list(PUBLISHED_NAMES.values()), columns=list(AUGMENTATIONS)
+    )
+
+
 def beside_published(runs: pd.DataFrame, adapted: pd.DataFrame) -> pd.DataFrame:
     """Return every published number of Tables 2, 3, 4 and 6 of a network trained on the source alone, beside ours.
 

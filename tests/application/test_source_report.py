@@ -1,5 +1,6 @@
 """Tables of the source experiment: every published cell has its arm, differences are paired by fold."""
 
+import inspect
 import json
 import math
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micro_lib.application import adaptation_report, source_report
+from micro_lib.application import adaptation_report, source_plots, source_report
 from micro_lib.application.published import cells
 from micro_lib.application.source_report import (
     DOMAINS,
@@ -123,6 +124,19 @@ def test_every_cell_of_a_source_network_has_an_arm_and_only_they_have():
     for row in answered[answered["item"].str.contains("VGG16")].to_dict("records"):
         pretraining, augmentation = row["arm"].split(", ")
         assert row["item"].endswith(f"{source_report.PUBLISHED_NAMES[pretraining]}, {augmentation}")
+
+
+def test_table_2_is_printed_as_in_the_paper():
+    table = source_report.as_printed()
+    assert table.shape == (3, 3) and table.loc["NanoSEM", "extended"] == "80.2 +- 2.4 %"
+    assert table.loc["random", "none"] == "75.8 +- 2.4 %"
+
+
+@pytest.mark.parametrize("module", [source_report, source_plots, source])
+def test_published_numbers_stand_in_their_table_alone(module):
+    text = inspect.getsource(module)
+    numbers = {f"{one.value:.1f}" for one in cells() if one.paper == "Goetz 2022" and one.quantity.startswith("mIoU")}
+    assert len(numbers) > 40 and not [number for number in numbers if float(number) > 10 and number in text]
 
 
 def test_ours_stand_beside_the_published_in_percent():
