@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from micro_lib.analysis import phases
 from micro_lib.application import plots
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.tiles import Labelled
@@ -85,6 +86,33 @@ def ratios(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_yticks([-i for i in range(len(lines))], lines)
     ax.set_xlabel("sampled / real")
     ax.legend()
+
+
+def distributions(axes: np.ndarray, sets: dict[str, Sequence[Labelled]], class_map: ClassMap) -> None:
+    """Draw how long runs of each class are, and how its pixels hang together, a line a set.
+
+    Parameters
+    ----------
+    axes : (2, C) array of matplotlib.axes.Axes
+        A column a class: above the cumulated distribution of `phases.chords`, below the mean of `phases.two_point`.
+    sets : dict of str to sequence of Labelled
+        Name of each set and its pairs, all of one size.
+    class_map : ClassMap
+        Of the masks.
+    """
+    for i, (name, (above, below)) in enumerate(zip(class_map.classes, axes.T, strict=True)):
+        for (label, pairs), style in zip(sets.items(), ("-", "--"), strict=True):
+            runs = [phases.chords(pair.mask, i) for pair in pairs]
+            lengths, weights = (np.concatenate(part) for part in zip(*runs, strict=True))
+            order = lengths.argsort()
+            shares = weights[order].cumsum() / weights.sum()
+            above.step(lengths[order], shares, style, where="post", label=f"{label}: {len(lengths)} runs")
+            below.plot(np.mean([phases.two_point(pair.mask, i) for pair in pairs], axis=0), style, label=label)
+        above.set(title=name, xlabel="chord, px", ylim=(0, 1))
+        below.set(xlabel="distance, px", ylim=(0, None))
+        above.legend()
+    axes[0, 0].set_ylabel("share of chords")
+    axes[1, 0].set_ylabel("two-point correlation")
 
 
 def label_budget(ax: Axes, curve: pd.DataFrame) -> None:

@@ -65,7 +65,7 @@ class RecipeOf(NamedTuple):
 
 RECIPES = {
     "plain": RecipeOf(),
-    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.5, prior_steps=1.0, prior_batch=0.25, texture=True),
+    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.75, prior_steps=1.0, prior_batch=0.25, texture=True),
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }

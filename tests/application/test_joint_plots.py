@@ -51,6 +51,20 @@ def test_ratios_have_their_intervals_and_a_line_at_no_difference():
     assert ax.lines[0].get_ydata()[0] > ax.lines[1].get_ydata()[0] > ax.lines[1].get_ydata()[1]
 
 
+def test_distributions_are_those_of_the_masks():
+    mask = np.zeros((40, 40), np.uint8)
+    mask[10:14, 10:16] = 1  # runs of 6 px along 4 rows, of 4 px along 6 columns
+    _, axes = plt.subplots(2, 2)
+    sets = {"real": [Labelled(mask, mask)], "sampled": [Labelled(mask, mask)] * 2}
+    joint_plots.distributions(axes, sets, GRAIN_BOUNDARY)
+    real, sampled = axes[0, 1].lines
+    assert real.get_xdata().tolist() == [4] * 6 + [6] * 4 and real.get_ydata()[-1] == pytest.approx(1)
+    assert real.get_label() == "real: 10 runs" and sampled.get_label() == "sampled: 20 runs"
+    assert real.get_ydata()[5] == pytest.approx(6 / 35 / (6 / 35 + 4 / 33))  # a run of 4 px fits into 35 places
+    assert axes[1, 1].lines[0].get_ydata()[0] == pytest.approx(24 / 1600)
+    np.testing.assert_allclose(axes[1, 1].lines[0].get_ydata(), axes[1, 1].lines[1].get_ydata())
+
+
 def test_the_label_budget_is_drawn_over_micrographs():
     curve = pd.DataFrame({"arm": ["plain x4"] * 2 + ["real"] * 2, "micrographs": [1, 4] * 2})
     curve = curve.assign(miou_pooled=[0.80, 0.90, 0.78, 0.88], miou_pooled_low=0.7, miou_pooled_high=0.95)
