@@ -70,7 +70,6 @@ FAULTS = {
         "micro_lib.data.framing:Framing.cut",
         "micro_lib.analysis.metrics:confusion",
         "micro_lib.application.adaptation_report:ratio",
-        "micro_lib.training.adaptation:fractions",
     ],
     "13_claims_and_figures": [
         "micro_lib.application.published:cells",
