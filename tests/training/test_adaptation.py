@@ -72,7 +72,7 @@ def test_configurations_cover_arms_and_shifts():
     [
         ("oracle, T9", "no configuration 'oracle, T9'"),
         ({"methd": "FDA"}, r"unknown keys \['methd'\]"),
-        ({"method": "DANN"}, "method is 'DANN'; there are none, AdaptSegNet"),
+        ({"method": "DANN"}, "method is 'DANN'; there are none, AdaBN, AdaptSegNet"),
         ({"labels": "3"}, "labels is '3'; there are none, 1, 2, oracle"),
         ({"architecture": "dynamic_resnet18"}, "architecture is 'dynamic_resnet18'"),
         ({"shift": "316L to iron", "labels": "oracle"}, "no target micrographs but those tested"),

@@ -194,7 +194,7 @@ def test_a_source_of_mostly_one_class_is_no_collapse():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "CyCADA"}, "method is 'CyCADA'; there are none, AdaptSegNet"),
+        ({"method": "CyCADA"}, "method is 'CyCADA'; there are none, AdaBN, AdaptSegNet"),
         ({"optimizer": "adam"}, "optimizer is 'adam'"),
         ({"loss": "bce"}, "loss is 'bce'"),
         ({"n_classes": 1}, "n_classes is 1; give the background"),
