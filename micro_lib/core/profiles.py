@@ -346,9 +346,10 @@ _TABLE = {
     # measured at each of the curve's `points`. Generated micrographs: at most `n_images` whole ones a part, of
     # `field_um` down and across.
     # "study" was looked at on the development preparation alone (fold 0, 400 steps, one seed; mean IoU on the target):
-    # no adaptation 0.647, AdaptSegNet 0.774, self-training 0.867, oracle 0.940. What decides is whose statistics the
-    # network normalises by: those of both domains, gathered behind a training without adaptation, give 0.766, those of
-    # the target alone 0.833. So mean teachers take the latter; rates, weights and thresholds stayed as they were.
+    # no adaptation 0.647, AdaptSegNet 0.774, masked consistency 0.850, self-training 0.867, oracle 0.940; FDA, ADVENT
+    # and the combination were not run. What decides is whose statistics the network normalises by: those of both
+    # domains, gathered behind a training without adaptation, give 0.766, those of the target alone 0.833. So mean
+    # teachers take the latter; rates, weights and thresholds stayed as they were.
     "adaptation": {
         "smoke": {
             "seeds": (1,),
