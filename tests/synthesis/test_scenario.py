@@ -357,7 +357,7 @@ def test_bad_files_are_named_with_what_is_wrong(tmp_path, text, message):
         Conditional("grain_diameter_px", {20: Constant(1)}),
         Conditional("twins", {0: Constant(1), 1: Constant(1)}),
     ],
-    ids=repr,
+    ids=lambda bad: type(bad).__name__,
 )
 def test_bad_ranges_are_refused_by_name(bad):
     with pytest.raises(ValueError, match="'culprit'"):
