@@ -29,7 +29,6 @@ SUSTAINED_PER_S = 0.3 * 156e12
 N_REAL_CRACK_TILES = 357  # Trampert et al. 2021, section 3.1.2
 TARGETS = 3  # Goetz et al. 2022: T1, T2, T3
 PUBLISHED_FOLDS = 5
-VGG_STEPS = 100 * 14  # epochs, of 112 tiles in batches of 8
 CODE_PX = 8
 
 
@@ -112,10 +111,10 @@ def _joint_phases() -> list[Phase]:
 def _adaptation_phases() -> list[Phase]:
     plan = settings("adaptation", "paper")
     px, batch = plan["tile"][0] + 2 * plan["tile"][1], plan["batch"]
-    where = "Goetz 2022, Tables 2 to 5"
+    where, first = "Goetz 2022, Tables 2 to 5", settings("source", "paper")
     return [
         Phase(where, "source, DeepLabv2", "deeplabv2", batch, px, plan["source_steps"], PUBLISHED_FOLDS),
-        Phase(where, "source, VGG16 U-Net, S.1 to S.9", "vgg16", batch, px, VGG_STEPS, 9 * PUBLISHED_FOLDS),
+        Phase(where, "source, VGG16 U-Net, S.1 to S.9", "vgg16", first["batch"], px, first["steps"], 9 * PUBLISHED_FOLDS),
         Phase(where, "AdaptSegNet", "adaptsegnet", batch, px, plan["steps"], TARGETS * PUBLISHED_FOLDS),
     ]
 

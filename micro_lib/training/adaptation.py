@@ -189,6 +189,7 @@ class Setting:
             weights=weights,
             design=Design(*plan["discriminator"]),
             points=plan["points"],
+            augmentation="extended",  # every arm gets the best one: a weak source model flatters
         )
 
     def network(self) -> nn.Module:
