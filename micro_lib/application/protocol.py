@@ -114,7 +114,7 @@ def _adaptation_phases() -> list[Phase]:
     where, first = "Goetz 2022, Tables 2 to 5", settings("source", "paper")
     return [
         Phase(where, "source, DeepLabv2", "deeplabv2", batch, px, plan["source_steps"], PUBLISHED_FOLDS),
-        Phase(where, "source, VGG16 U-Net, S.1 to S.9", "vgg16", first["batch"], px, first["steps"], 9 * PUBLISHED_FOLDS),
+        Phase(where, "source, S.1 to S.9", "vgg16", first["batch"], px, first["steps"], 9 * PUBLISHED_FOLDS),
         Phase(where, "AdaptSegNet", "adaptsegnet", batch, px, plan["steps"], TARGETS * PUBLISHED_FOLDS),
     ]
 

@@ -140,6 +140,28 @@ def gather_claims(files: Iterable[Path]) -> pd.DataFrame:
     return claims
 
 
+def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
+    """Return the claims of all notebooks: those of a build, and the stored ones of notebooks it has not run.
+
+    Parameters
+    ----------
+    place : str or pathlib.Path
+        Holds the output folders of a build's notebooks, each with its ``claims.csv``.
+    without : str
+        A notebook whose claims are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`.
+    """
+    built = gather_claims(path for path in sorted(Path(place).glob("*/claims.csv")) if path.parent.name != without)
+    path = repository_root() / "figures" / "tables" / "claims.csv"
+    stored = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
+    stored = stored[(stored["notebook"] != without) & ~stored["notebook"].isin(built["notebook"])]
+    return pd.concat([table for table in (stored, built) if len(table)] or [stored], ignore_index=True)
+
+
 def stored_rows(
     table: str, profile: str, arm_of: Callable[[str], str], columns: Sequence[str], folder: str | Path = ""
 ) -> pd.DataFrame:

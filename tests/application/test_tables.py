@@ -159,3 +159,14 @@ def test_the_claims_of_the_readme_are_replaced_between_their_marks():
 def test_a_readme_without_its_marks_is_refused(text):
     with pytest.raises(ValueError, match="once each, in order"):
         tables.with_claims(text.format(*tables.README_MARKS), rows(MEASURED))
+
+
+def test_claims_of_a_build_replace_the_stored_ones_of_their_notebooks(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "repository_root", lambda: tmp_path)
+    stored = [rows({**MEASURED, "claim": claim}, notebook=name) for claim, name in (("a", "04_x"), ("b", "05_y"))]
+    write_table(pd.concat(stored, ignore_index=True), tmp_path / "figures" / "tables" / "claims.csv")
+    for claim, name in (("c", "05_y"), ("d", "13_z")):
+        tables.write_claims(rows({**MEASURED, "claim": claim}, notebook=name), tmp_path / "build" / name)
+    known = tables.known_claims(tmp_path / "build", without="13_z")
+    assert known["claim"].tolist() == ["a", "c"] and tuple(known.columns) == tables.COLUMNS
+    assert tables.known_claims(tmp_path / "none")["claim"].tolist() == ["a", "b"]
