@@ -15,7 +15,7 @@ from scipy import stats
 
 from micro_lib.analysis.metrics import mean_iou
 from micro_lib.analysis.stats import cluster_bootstrap, paired_t, t_interval
-from micro_lib.application.published import Cell, answering, cell
+from micro_lib.application.published import Cell, answering, cell, judged_gain
 from micro_lib.application.tables import claim_rows, stored_rows
 from micro_lib.core.runs import merge_rows, read_json, read_table, repository_root
 from micro_lib.core.seeds import stream
@@ -515,13 +515,7 @@ def _gain(gained: pd.DataFrame, name: str, theirs: float) -> dict:
     row = gained[(gained["shift"] == name) & (gained["arm"] == ADVERSARIAL)]
     if row.empty:
         return _NOT_RUN
-    row = row.iloc[0]
-    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
-    verdict = "not reproduced"
-    if low > 0:
-        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
-    why = f"paired over folds, p = {row['p']:.2g}; {_IMITATED}"
-    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+    return judged_gain(row.iloc[0], theirs, _IMITATED)
 
 
 def _share(runs: pd.DataFrame) -> dict:

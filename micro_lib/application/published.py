@@ -84,6 +84,26 @@ def answering(*answered: Cell) -> dict[str, str]:
     }
 
 
+def judged_gain(row: Mapping, theirs: float, made: str) -> dict:
+    """Return the fields of a claim on a published gain: reproduced within our interval, its direction above zero.
+
+    Parameters
+    ----------
+    row : mapping
+        difference, difference_low, difference_high (0 to 1, paired over folds), p and n.
+    theirs : float
+        The published gain, percent.
+    made : str
+        What ours was measured on.
+    """
+    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
+    verdict = "not reproduced"
+    if low > 0:
+        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
+    why = f"paired over folds, p = {row['p']:.2g}; {made}"
+    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+
+
 def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:
     """Return every published number beside what answers it.
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from micro_lib.analysis.stats import paired_t, t_interval
 from micro_lib.application import adaptation_report
-from micro_lib.application.published import Cell, answering, cell
+from micro_lib.application.published import Cell, answering, cell, judged_gain
 from micro_lib.application.tables import claim_rows, stored_rows
 from micro_lib.training import source
 from micro_lib.training.source import AUGMENTATIONS, TARGETS
@@ -274,13 +274,7 @@ def _gain(runs: pd.DataFrame, base: str, theirs: float) -> dict:
     row = found[(found["level"] == "two-stage") & (found["domain"] == "source")]
     if row.empty:
         return _NOT_RUN
-    row = row.iloc[0]
-    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
-    verdict = "not reproduced"
-    if low > 0:
-        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
-    why = f"paired over folds, p = {row['p']:.2g}; {_IMITATED}"
-    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+    return judged_gain(row.iloc[0], theirs, _IMITATED)
 
 
 def _forgetting(runs: pd.DataFrame) -> dict:
