@@ -349,7 +349,8 @@ _TABLE = {
     # no adaptation 0.647, AdaptSegNet 0.774, masked consistency 0.850, self-training 0.867, oracle 0.940; FDA, ADVENT
     # and the combination were not run. What decides is whose statistics the network normalises by: those of both
     # domains, gathered behind a training without adaptation, give 0.766, those of the target alone 0.833. So mean
-    # teachers take the latter; rates, weights and thresholds stayed as they were.
+    # teachers take the latter; rates, weights and thresholds stayed as they were. All that was with the light
+    # augmentation, before every arm was given the extended one.
     "adaptation": {
         "smoke": {
             "seeds": (1,),

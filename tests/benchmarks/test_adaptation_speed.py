@@ -1,4 +1,4 @@
-"""Cost of adaptation: the adversarial step beside its parts, DeepLabv2 in bfloat16, memory of the paper networks."""
+"""Cost of adaptation: the adversarial step beside its parts, DeepLabv2 in bfloat16."""
 
 from contextlib import nullcontext
 from functools import partial

@@ -69,6 +69,7 @@ def test_pairs_like_the_real_ones_pass():
     assert row["pairs_compared"] == 24
     assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_chord_1"] == pytest.approx(1, abs=0.25)
     assert 0.2 < row["pairs_auc_mask"] < 0.8
+    # Not 0: the pairs are held against four micrographs, windows against the two or three of other specimens.
     assert row["pairs_copied"] < 0.4 and row["pairs_copy_distance"] > 0.8
     assert row["real_copy_distance"] == pytest.approx(row["pairs_copy_distance"], abs=0.2)
 
