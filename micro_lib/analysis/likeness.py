@@ -117,6 +117,9 @@ def _window_sums(values: NDArray, shape: tuple[int, int]) -> NDArray[np.float64]
 def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequence[str]) -> dict[str, float]:
     """Tell whether generated images are copies of training micrographs, measured against how alike real ones are.
 
+    One specimen after the other is left out. Windows of it and generated images are held against the same micrographs,
+    those of all others, so that images which are drawn as real ones are lie as far as the windows do.
+
     Parameters
     ----------
     generated : sequence of Pair
@@ -128,13 +131,13 @@ def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequ
     Returns
     -------
     dict
-        ``generated_lowest``, ``generated_median``: `copy_distance` to the nearest of all training micrographs;
-        ``real_lowest``, ``real_median``: the same of windows of the training micrographs to those of other specimens,
-        up to as many windows as there are generated images; ``closer_share``: share of the generated images closer than
-        any such window. They are held against all training micrographs, windows against fewer, so this share is
-        more than 0 without any copy (0.25 of 24 pairs drawn like four small micrographs of three specimens);
-        ``n_generated``, ``n_real``. Images of one grey are left out. With one specimen there is
-        nothing to measure against: those are NaN.
+        ``generated_lowest``: lowest `copy_distance` of a generated image to any training micrograph;
+        ``generated_median``, ``real_median``: `copy_distance` to the micrographs of all specimens but one, of generated
+        images and of windows of that one, up to as many windows as there are generated images; ``real_lowest``: of the
+        windows; ``closer``: probability that a generated image lies closer than such a window. It is 0.5 for images
+        drawn as real ones are, and near 1 for copies, which are missed only while their own specimen is left out;
+        ``n_generated``, ``n_real``. Images of one grey are left out. With one specimen there is nothing to measure
+        against: ``real_lowest``, ``real_median`` and ``closer`` are NaN, and nothing is left out.
 
     Raises
     ------
@@ -144,28 +147,44 @@ def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequ
     """
     if len(specimens) != len(training):
         raise ValueError(f"{len(specimens)} specimens were named for {len(training)} training micrographs")
-    found = copy_distance([pair.image for pair in generated], [one.image for one in training])
-    found = found[np.isfinite(found)]
-    if not len(found):
+    names = np.unique(np.asarray(specimens))
+    own = [[one for one, of in zip(training, specimens, strict=True) if of == name] for name in names]
+    images = [pair.image for pair in generated if np.ptp(pair.image) > 0]
+    if not images:
         raise ValueError(f"{len(generated)} generated images, none of them with more than one grey")
-    real = _between_specimens(training, np.asarray(specimens), generated[0].image.shape[0], len(found))
-    lowest, median = (real.min(), np.median(real)) if len(real) else (np.nan, np.nan)
-    row = {"generated_lowest": found.min(), "generated_median": np.median(found)}
+    to_each = np.array([copy_distance(images, [one.image for one in part]) for part in own])  # (specimens, images)
+    found = _without_each(to_each)
+    real = _left_out(own, images[0].shape[0], len(images))
+    closer = [
+        (ours[:, None] < theirs) + 0.5 * (ours[:, None] == theirs) for ours, theirs in zip(found, real, strict=True)
+    ]
+    windows = np.concatenate(real)
+    lowest, median = (windows.min(), np.median(windows)) if len(windows) else (np.nan, np.nan)
+    row = {"generated_lowest": to_each.min(), "generated_median": np.median(found)}
     row |= {"real_lowest": lowest, "real_median": median}
-    row["closer_share"] = (found < lowest).mean() if len(real) else np.nan
-    return {key: float(value) for key, value in row.items()} | {"n_generated": len(found), "n_real": len(real)}
+    row["closer"] = np.mean([part.mean() for part in closer if part.size]) if len(windows) else np.nan
+    return {key: float(value) for key, value in row.items()} | {"n_generated": len(images), "n_real": len(windows)}
 
 
-def _between_specimens(micrographs: Sequence[Pair], names: NDArray, side_px: int, count: int) -> NDArray[np.float64]:
-    """Distances of windows, `count` at most and evenly over the micrographs, to the micrographs of other specimens."""
-    windows = [(w, of) for one, of in zip(micrographs, names, strict=True) for w in cut([one], side_px)]
-    chosen = np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))
-    found = [np.empty(0)]
-    for name in np.unique(names) if len(set(names)) > 1 else ():
-        own = [windows[i][0].image for i in chosen if windows[i][1] == name]
-        others = [one.image for one, of in zip(micrographs, names, strict=True) if of != name]
-        found.append(copy_distance(own, others))
-    return np.concatenate(found)
+def _without_each(to_each: NDArray) -> NDArray[np.float64]:
+    """Distances (S, N) to the nearest of all specimens but one, from those to each; with one specimen, to that one."""
+    if len(to_each) == 1:
+        return to_each
+    return np.array([np.delete(to_each, i, axis=0).min(0) for i in range(len(to_each))])
+
+
+def _left_out(own: Sequence[Sequence[Pair]], side_px: int, count: int) -> list[NDArray[np.float64]]:
+    """Distances of windows of each specimen, `count` at most and evenly over all, to the micrographs of the others."""
+    if len(own) == 1:
+        return [np.empty(0)]
+    windows = [(window.image, i) for i, part in enumerate(own) for window in cut(part, side_px)]
+    windows = [(image, i) for image, i in windows if np.ptp(image) > 0]
+    chosen = [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))]
+    found = []
+    for i in range(len(own)):
+        others = [one.image for j, part in enumerate(own) if j != i for one in part]
+        found.append(copy_distance([image for image, of in chosen if of == i], others))
+    return found
 
 
 # --------------------------------------------------------------------------------------------- two-sample test

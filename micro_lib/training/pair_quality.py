@@ -48,8 +48,9 @@ def judged(
         ``pairs_<quantity>[_<class id>]``: generated over real, of the mean, and with ``_variance`` behind it of the
         variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``
         (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as such);
-        ``pairs_copy_distance`` and ``real_copy_distance`` (medians) and ``pairs_copied`` (share closer than any window
-        of another specimen), see `likeness.copying`; ``pairs_compared``.
+        ``pairs_copy_distance`` and ``real_copy_distance`` (medians), ``pairs_nearest`` (lowest distance) and
+        ``pairs_closer`` (0.5: no closer than real windows of other specimens), see `likeness.copying`;
+        ``pairs_compared``.
     """
     names, chosen = [str(i) for i in range(n_classes)], pairs[:n_judged]
     real, of = windows(micrographs, specimens, pairs[0].mask.shape[0])
@@ -59,8 +60,8 @@ def judged(
         test = likeness.two_sample_test(real, chosen, names, features=features, **shared)
         found[f"pairs_auc_{features}"] = test.estimate
     copies = likeness.copying(chosen[:n_copies], [on_scale(micrograph) for micrograph in micrographs], specimens)
-    found |= {"pairs_copy_distance": copies["generated_median"], "pairs_copied": copies["closer_share"]}
-    return found | {"real_copy_distance": copies["real_median"]}
+    found |= {"pairs_copy_distance": copies["generated_median"], "real_copy_distance": copies["real_median"]}
+    return found | {"pairs_nearest": copies["generated_lowest"], "pairs_closer": copies["closer"]}
 
 
 def windows(
