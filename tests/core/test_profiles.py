@@ -25,7 +25,7 @@ def test_unknown_experiments_are_refused():
 def test_paper_profile_is_the_published_schedule():
     # Trampert et al. 2021, sections 3.2.2 and 3.2.3
     paper = settings("grains", "paper")
-    assert (paper["n_images"], paper["n_train"], paper["n_validation"]) == (4000, 3200, 800)
+    assert (paper["n_train"], paper["n_validation"]) == (3200, 800)
     assert tuple(stage[:3] for stage in paper["stages"]) == ((128, 20, True), (256, 10, True), (512, 5, False))
     assert paper["seeds"] == tuple(range(1, 201))
 
@@ -34,7 +34,6 @@ def test_paper_profile_is_the_published_schedule():
 def test_settings_of_all_profiles_have_the_same_keys_and_fit_together(profile):
     chosen = settings("grains", profile)
     assert set(chosen) == set(settings("grains", "paper"))
-    assert chosen["n_train"] + chosen["n_validation"] == chosen["n_images"]
     assert len(set(chosen["seeds"])) == len(chosen["seeds"]) >= 1
     assert all(stage.px <= chosen["image_px"] and stage.epochs >= 1 for stage in chosen["stages"])
     assert not chosen["stages"][-1].frozen

@@ -278,7 +278,7 @@ def test_wrong_recipes_are_refused():
 def test_the_published_schedule():
     plan = settings("grains", "paper")
     # Trampert et al. 2021, section 3.2.2.
-    assert (plan["n_images"], plan["n_train"], plan["n_validation"]) == (4000, 3200, 800)
+    assert (plan["n_train"], plan["n_validation"]) == (3200, 800)
     assert [tuple(stage) for stage in plan["stages"]] == [
         (128, 20, True, "resize"),
         (256, 10, True, "resize"),
