@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> int:
             options.out,
             pixel_size_um=options.pixel_size_um,
             grain_px=options.grain_px,
+            line_px=options.line_px,
             crop_info_bar=options.crop_info_bar,
         )
     except (FileNotFoundError, SegmenterError, SegmentError) as error:
@@ -64,6 +65,7 @@ def segment_folder(
     *,
     pixel_size_um: float | None = None,
     grain_px: float | None = None,
+    line_px: int = 0,
     crop_info_bar: bool = False,
 ) -> Report:
     """Segment every image of a folder, going on past those that fail.
@@ -83,6 +85,9 @@ def segment_folder(
         Edge of a pixel in um; otherwise that of each file's tags, or none: sizes in pixels alone.
     grain_px : float, optional
         Mean intercept of the grains in pixels, where it is known; otherwise a first pass estimates it.
+    line_px : int
+        Width to draw the boundaries with; 0 is the one the model was trained on. Width is a convention of the
+        annotator: it moves pixel scores, hardly the grain size.
     crop_info_bar : bool
         Cut off the microscope's information bar; the masks then have the size of the rest.
 
@@ -98,8 +103,11 @@ def segment_folder(
     FileNotFoundError
         If there is no such folder.
     SegmentError
-        If it holds no image, two images share a name, or a result would overwrite an input.
+        If it holds no image, two images share a name, a result would overwrite an input, or a width is given for a
+        model that draws no lines.
     """
+    if line_px and not segmenter.card.line_px:
+        raise SegmentError("the model takes the likelier class of each pixel and draws no lines: leave out --line-px")
     paths, out = _inputs(Path(folder), Path(out)), Path(out)
     rows, warned, failures = [], {}, {}
     for path in progress(paths, desc="segmenting", unit="image"):
@@ -107,7 +115,7 @@ def segment_folder(
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 image = read_micrograph(path, pixel_size_um, crop_info_bar)
-            result = segment_micrograph(segmenter, image.pixels, grain_px)
+            result = segment_micrograph(segmenter, image.pixels, grain_px, line_px)
             write_mask(out / "masks" / f"{path.stem}.png", result.mask)
             _write_overlay(out / "overlays" / f"{path.stem}.png", image.pixels, result.mask, segmenter)
             sizes, remark = _sizes(result.mask, image.pixel_size_um)
@@ -202,6 +210,9 @@ def _parser() -> argparse.ArgumentParser:
         "--pixel-size-um", type=_positive, metavar="X", help="edge of a pixel in um, over the files' tags"
     )
     parser.add_argument("--grain-px", type=_positive, metavar="G", help="mean intercept of the grains in px, if known")
+    parser.add_argument(
+        "--line-px", type=_width, default=0, metavar="W", help="width to draw boundaries with, else the model's"
+    )
     parser.add_argument("--crop-info-bar", action="store_true", help="cut off the microscope's information bar")
     return parser
 
@@ -211,3 +222,9 @@ def _positive(text: str) -> float:
     if not (np.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a positive number")
     return value
+
+
+def _width(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of pixels, 1 or more")
+    return int(text)

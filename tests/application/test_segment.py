@@ -185,6 +185,17 @@ def test_the_command(model, folder, tmp_path, capsys):
     assert "failed: broken.png" in captured.err and "3 of 4 images segmented" in captured.out
 
 
+def test_boundaries_are_as_wide_as_asked(folder, tmp_path):
+    drawn = Segmenter(Dark(), Card("lite0", "none", GRAIN_BOUNDARY, (15.0, 60.0), line_px=4))
+    covered = {}
+    for line_px in (0, 2, 6):
+        segment.segment_folder(drawn, folder, tmp_path / str(line_px), line_px=line_px)
+        covered[line_px] = mask_of(tmp_path / str(line_px), "b").mean()
+    assert 2 * covered[2] < covered[6] and covered[2] < covered[0] < covered[6]
+    with pytest.raises(segment.SegmentError, match="draws no lines: leave out --line-px"):
+        segment.segment_folder(segmenter(), folder, tmp_path / "none", line_px=3)
+
+
 @pytest.mark.parametrize("case", ["no model", "no folder", "damaged model", "bad pixel size"])
 def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, capsys):
     arguments = [str(model), str(folder), str(tmp_path / "out")]
