@@ -90,7 +90,8 @@ _TABLE = {
     # superalloy spots 2, 4 and 7 alone, and scored on two more of them: a VQ-VAE of four micrographs lost 17 % of the
     # variance there after 200 steps, and 13 % with codes of 4 px, with nearly all codes in use; the loss of a prior of
     # one micrograph still fell after 500 steps (3.61 nats a code at 400, 3.58 at 500), so it does not yet learn by
-    # heart. Both get some more, as far as 7 minutes of one core go; a U-Net gets 3.
+    # heart. Both get some more, as far as 7 minutes of one core go. U-Nets of four micrographs of two spots have a mean
+    # IoU of 0.861 and 0.866 on a third (two choices of spots) after 240 steps, 0.895 and 0.861 after 480, 5 minutes.
     "joint": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(12), _seeds(12)),
         "px": _By(64, 128, 128, 128),
@@ -110,7 +111,7 @@ _TABLE = {
         "n_pairs": _By(8, 500, 500, 500),
         "n_judged": _By(8, 64, 64, 64),
         "n_copies": _By(2, 16, 16, 16),
-        "unet_steps": _By(2, 60, 240, 10_000),
+        "unet_steps": _By(2, 60, 480, 10_000),
         "unet_batch": _By(4, 16, 16, 16),
         "unet_rate": 3e-3,
         "loss": "cross_entropy+dice",
