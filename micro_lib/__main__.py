@@ -42,10 +42,10 @@ def _publish(options) -> int:
 
 
 def _claims(_) -> int:
-    from micro_lib.application.tables import claims_text
-    from micro_lib.core.runs import read_table, repository_root
+    from micro_lib.application.tables import claims_text, tables_dir
+    from micro_lib.core.runs import read_table
 
-    path = repository_root() / "figures" / "tables" / "claims.csv"
+    path = tables_dir() / "claims.csv"
     if not path.is_file():
         return _refuse(f"{path} is not there; run `make reproduce` and `make publish` first")
     print(claims_text(read_table(path)))

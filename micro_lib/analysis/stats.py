@@ -277,3 +277,57 @@ def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> PairedTest:
     return PairedTest(
         difference, float(test.statistic), float(test.pvalue), float(difference.estimate / spread), len(a)
     )
+
+
+def label_equivalent(scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike) -> NDArray[np.float64]:
+    """Return how many labels reach each score without further help.
+
+    The score of training on labels alone is made to rise with their number and interpolated on a logarithmic axis.
+
+    Parameters
+    ----------
+    scores : (...) float
+        More is better; errors are given with a minus sign.
+    alone : (budgets,) float
+        Score of training on each number of labels alone.
+    budgets : (budgets,) float
+        These numbers, above 0 and rising.
+
+    Returns
+    -------
+    (...) float
+        Within the budgets: the smallest where it is enough, the largest where no number reaches the score, so that more
+        may be needed.
+    """
+    rising = np.maximum.accumulate(alone)
+    first = np.concatenate([[True], np.diff(rising) > 0])  # of budgets with the same score the smallest counts
+    logs = np.log(np.asarray(budgets, float))
+    return np.exp(np.interp(scores, rising[first], logs[first], right=logs[-1]))
+
+
+def bootstrap_label_equivalent(
+    scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike, *, rng: np.random.Generator, n_boot: int = 2000
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Return `label_equivalent` of mean scores with 95 % percentile intervals from drawing paired units anew.
+
+    Parameters
+    ----------
+    scores : (units, K) float
+        Scores of the units (runs, generators) in K cases.
+    alone : (units, budgets) float
+        Scores of the same units on labels alone.
+    budgets
+        As for `label_equivalent`.
+    rng : numpy.random.Generator
+    n_boot : int
+        Number of resamples.
+
+    Returns
+    -------
+    estimate, low, high : (K,) float
+    """
+    scores, alone = np.asarray(scores, float), np.asarray(alone, float)
+    drawn = rng.integers(len(scores), size=(n_boot, len(scores)))
+    sampled = [label_equivalent(scores[units].mean(0), alone[units].mean(0), budgets) for units in drawn]
+    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
+    return label_equivalent(scores.mean(0), alone.mean(0), budgets), low, high

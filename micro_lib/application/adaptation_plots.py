@@ -6,15 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from micro_lib.application.plots import FOUND, INVENTED, MISSED, OPACITY, micrograph
+from micro_lib.application.plots import error_map, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.packs import Record
-
-ERRORS = {"true positive": FOUND, "false negative": MISSED, "false positive": INVENTED}
 
 
 def domains(
@@ -81,9 +78,7 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
     for i, arm in enumerate(arms):
         part = table[table["arm"] == arm]
         at = np.array([shifts.index(name) for name in part["shift"]]) + (i - (len(arms) - 1) / 2) * step
-        value = part["target_miou"].to_numpy(float)
-        reach = np.abs(part[["target_miou_low", "target_miou_high"]].to_numpy(float).T - value)
-        ax.errorbar(at, value, yerr=reach, fmt="o", markersize=4, color=f"C{i}", capsize=2, label=arm)
+        errorbar(ax, part, at, "target_miou", markersize=4, color=f"C{i}", label=arm)
         known = [
             (x, (theirs or {})[name, arm])
             for x, name in zip(at, part["shift"], strict=True)
@@ -97,29 +92,6 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
     ax.legend(fontsize=7, ncols=2)
 
 
-def error_map(ax: Axes, image: np.ndarray, true: np.ndarray, found: np.ndarray, class_id: int = 1) -> None:
-    """Draw a micrograph with what was found, missed and invented of a class in three half-transparent colours.
-
-    Parameters
-    ----------
-    ax : matplotlib.axes.Axes
-        To draw on.
-    image : numpy.ndarray
-        (H, W) uint8.
-    true, found : numpy.ndarray
-        (H, W) class ids.
-    class_id : int
-        Whose errors are drawn; true negatives stay grey.
-    """
-    true, found = true == class_id, found == class_id
-    kinds = {"true positive": true & found, "false negative": true & ~found, "false positive": found & ~true}
-    picture = np.repeat(image[..., None] / np.float32(255), 3, axis=2)  # (H, W, 3)
-    for name, where in kinds.items():
-        picture[where] += OPACITY * (np.float32(to_rgb(ERRORS[name])) - picture[where])
-    ax.imshow(picture, interpolation="antialiased")
-    ax.set_axis_off()
-
-
 def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.ndarray]], class_id: int = 1) -> Figure:
     """Draw error maps as Figures 4 to 6 of Goetz et al. 2022: a row a micrograph, a column an arm.
 
@@ -130,7 +102,7 @@ def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.nd
     found : mapping of str to sequence of numpy.ndarray
         Class ids (H, W) of each micrograph, by arm.
     class_id : int
-        As for `error_map`.
+        Whose errors are drawn.
     """
     rows, columns = len(micrographs), len(found) + 1
     size = (2.6 * columns, 2.0 * rows + 0.5)
@@ -138,9 +110,8 @@ def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.nd
     for i, record in enumerate(micrographs):
         micrograph(axes[i, 0], record.image, pixel_size_um=record.pixel_size_um, title="" if i else "micrograph")
         for ax, (arm, masks) in zip(axes[i, 1:], found.items(), strict=True):
-            error_map(ax, record.image, record.mask, masks[i], class_id)
+            keys = error_map(ax, record.image, record.mask == class_id, masks[i] == class_id)
             ax.set_title("" if i else arm)
-    keys = [Line2D([], [], color=colour, linewidth=4, label=name) for name, colour in ERRORS.items()]
     fig.legend(handles=keys, loc="outside lower center", ncols=3)
     return fig
 
@@ -156,8 +127,7 @@ def phase_fractions(ax: Axes, table: pd.DataFrame) -> None:
         From `adaptation_report.phase_fractions`, of one class a shift.
     """
     at = np.arange(len(table))[::-1]
-    reach = np.abs(table[["found_low", "found_high"]].to_numpy(float).T - table["found"].to_numpy(float))
-    ax.errorbar(table["found"], at, xerr=reach, fmt="o", color="C0", capsize=2, label="found")
+    errorbar(ax, table, at, "found", across=True, color="C0", label="found")
     ax.plot(table["true"], at, "|", markersize=14, color="C3", label="true")
     ax.set_yticks(at, [f"{row.shift}, {row.arm}, n = {row.n}" for row in table.itertuples()], fontsize=8)
     ax.set_xlabel("phase fraction of the tested micrographs")

@@ -14,10 +14,10 @@ import pandas as pd
 from scipy import stats
 
 from micro_lib.analysis.metrics import mean_iou
-from micro_lib.analysis.stats import cluster_bootstrap, paired_t, t_interval
-from micro_lib.application.published import Cell, answering, cell, judged_gain
-from micro_lib.application.tables import claim_rows, stored_rows
-from micro_lib.core.runs import merge_rows, read_json, read_table, repository_root
+from micro_lib.analysis.stats import cluster_bootstrap
+from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, judged_statement, ours_of
+from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_rows, stored_sweep, tables_dir
+from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
 from micro_lib.data.shifts import REAL
 from micro_lib.training import adaptation
@@ -57,20 +57,20 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     profile : str
         Usually ``"study"``.
     folder : str or pathlib.Path
-        As for `micro_lib.application.tables.stored_rows`.
+        As for `micro_lib.application.tables.stored_sweep`.
 
     Returns
     -------
     pandas.DataFrame, pandas.DataFrame
         Runs, as `adaptation.run` returns them, and micrographs, as `adaptation.Setting.score`, both with shift and arm.
     """
-    return tuple(_named(f"adaptation_{kind}.csv", profile, folder) for kind in ("runs", "images"))
+    columns = ("seed", *NAMES, "fold", *MEASURES, "trouble")
+    runs, images = stored_sweep("adaptation", profile, _names, columns, folder)
+    return runs.assign(trouble=runs["trouble"].fillna("")), images
 
 
-def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
-    rows = stored_rows(table, profile, arm_of, ("configuration", "seed", *NAMES, "fold", *MEASURES, "trouble"), folder)
-    rows = rows.assign(shift=[adaptation.complete(json.loads(text))["shift"] for text in rows["configuration"]])
-    return rows.assign(trouble=rows["trouble"].fillna("")) if "trouble" in rows else rows
+def _names(configuration: str) -> dict:
+    return {"shift": adaptation.complete(json.loads(configuration))["shift"], "arm": arm_of(configuration)}
 
 
 def _in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -108,9 +108,8 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
         row = dict(zip(NAMES, names, strict=True)) | {"n": len(folds), "runs": len(part)}
         row |= {"troubled": int((part["trouble"] != "").sum()), "n_test": int(part["n_target_test"].median())}
         for measure in MEASURES:
-            row |= _interval(folds[measure].to_numpy(float), measure)
-        row["target_miou_sd"] = folds["target_miou"].std(ddof=1) if len(folds) > 1 else math.nan
-        rows.append(row)
+            row |= mean_fields(folds[measure], measure)
+        rows.append({**row, "target_miou_sd": folds["target_miou"].std()})
     return _in_order(
         pd.DataFrame(rows, columns=list(rows[0]) if rows else [*NAMES, "n", "runs", "troubled", *MEASURES])
     )
@@ -118,11 +117,6 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _by_fold(part: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
     return part.groupby("fold")[list(measures)].mean()
-
-
-def _interval(values: np.ndarray, name: str) -> dict:
-    low, high = tuple(t_interval(values))[1:] if len(values) > 1 else (math.nan, math.nan)
-    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def troubled(runs: pd.DataFrame) -> pd.DataFrame:
@@ -144,10 +138,10 @@ def phase_fractions(runs: pd.DataFrame) -> pd.DataFrame:
         known = [name.removeprefix("target_true_") for name in part.dropna(axis=1, how="all") if "target_true_" in name]
         for phase in known[1:] if len(known) == 2 else known:
             folds = _by_fold(part, [f"target_true_{phase}", f"target_found_{phase}"])
-            true, found = (folds[name].to_numpy(float) for name in folds)
+            true, found = (folds[name] for name in folds)
             row = dict(zip(NAMES, names, strict=True)) | {"class": phase, "true": float(true.mean())}
-            row |= _interval(found, "found") | {"found_sd": found.std(ddof=1) if len(found) > 1 else math.nan}
-            rows.append(row | _interval(found - true, "error") | {"n": len(folds)})
+            row |= mean_fields(found, "found") | {"found_sd": found.std()}
+            rows.append(row | mean_fields(found - true, "error") | {"n": len(folds)})
     return _in_order(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=[*NAMES, "class", "true", "found", "n"])
 
 
@@ -177,9 +171,7 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame, against: str = NONE) -
         for arm, ours, base in _paired(part, against):
             if len(ours) < 2:
                 continue
-            test = paired_t(ours, base)
-            row = {"shift": name, "arm": arm, "n": test.n, "difference": test.difference.estimate, "p": test.p}
-            row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
+            row = {"shift": name, "arm": arm, **paired_fields(ours, base)}
             row |= _resampled(images[images["shift"] == name], arm, against) if name in REAL else _NO_UNITS
             ends = [row[end] for end in row if end.endswith(("_low", "_high")) and not math.isnan(row[end])]
             rows.append({**row, "better": min(ends) > 0, "worse": max(ends) < 0})
@@ -264,7 +256,7 @@ def gaps(runs: pd.DataFrame) -> pd.DataFrame:
     for name, part in runs.groupby("shift", sort=False):
         for arm, ours, base in _paired(part, NONE):
             if arm == ORACLE and len(ours):
-                rows.append({"shift": name, "arm": arm, **_interval(ours - base, "gap"), "n": len(ours)})
+                rows.append({"shift": name, "arm": arm, **mean_fields(ours - base, "gap"), "n": len(ours)})
     table = pd.DataFrame(rows, columns=[*NAMES, "gap", "gap_low", "gap_high", "n"])
     return _in_order(table).drop(columns="arm")
 
@@ -315,8 +307,10 @@ def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
 # ------------------------------------------------------------------------------------------------ after a sweep
 
 
-def collect(profile: str, sweep: str | Path, tables: str | Path = "") -> None:
+def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
     """Gather what a sweep has left in its folders: curves of all runs, and the mean of the folds' networks (bagging).
+
+    A sweep calls this when it has ended. Bagging of the same networks is not repeated, nor replaced by that of fewer.
 
     Parameters
     ----------
@@ -324,28 +318,29 @@ def collect(profile: str, sweep: str | Path, tables: str | Path = "") -> None:
         Of the sweep.
     sweep : str or pathlib.Path
         Its folder, with ``runs/<key>/done.json``.
-    tables : str or pathlib.Path
-        Where ``adaptation_curves.csv`` and ``adaptation_bagged.csv`` go, beside rows that are there; ``""`` is
-        ``figures/tables`` of the repository.
+    folder : str or pathlib.Path
+        Where ``adaptation_curves.csv`` and ``adaptation_bagged.csv`` go, beside rows that are there; ``""`` is that of
+        the stored tables.
     """
-    folder = Path(tables) if tables else repository_root() / "figures" / "tables"
+    folder = Path(folder or tables_dir())
     done = [(path.parent, read_json(path)) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
-    done = [(place, {**row, **_names(row)}) for place, row in done if row["profile"] == profile]
+    done = [(place, {**row, **_names(row["configuration"])}) for place, row in done if row["profile"] == profile]
     for place, row in done:
         names = {name: row[name] for name in ("profile", *NAMES, "seed", "fold")}
         curve = pd.DataFrame([names]).merge(read_table(place / "curve.csv"), how="cross")
         merge_rows(folder / CURVES_TABLE, curve, ("profile", *NAMES, "seed", "step"))
     for (name, arm), part in pd.DataFrame([row for _, row in done]).groupby(NAMES):
         places = [place for place, row in done if (row["shift"], row["arm"]) == (name, arm)]
-        if name in adaptation.GENERATED and part["fold"].nunique() > 1:
+        takes_turns = name not in adaptation.GENERATED
+        if part["fold"].nunique() > 1 and not takes_turns and not _is_bagged(part, bagged(profile, folder)):
             merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
 
 
-def _names(row: Mapping) -> dict:
-    return {
-        "shift": adaptation.complete(json.loads(row["configuration"]))["shift"],
-        "arm": arm_of(row["configuration"]),
-    }
+def _is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
+    """Tell whether these runs, or more of their arm, are bagged already: a fresh clone has the table, not the runs."""
+    known = bags[(bags[NAMES] == part[NAMES].iloc[0]).all(axis=1)]
+    same = (known["networks"] == len(part)) & np.isclose(known["single_miou"], part["target_miou"].mean())
+    return bool((same | (known["networks"] > len(part))).any())
 
 
 def _bagged(profile: str, part: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
@@ -366,20 +361,13 @@ def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
         profile, shift, arm, networks, target_miou (of the mean of their probabilities), single_miou and best_miou (mean
         and best of the networks alone), n_test (micrographs). Empty where `collect` has stored none.
     """
-    columns = ["profile", *NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
-    table = _stored_table(BAGGED_TABLE, profile, folder)
-    return _in_order(table) if len(table) else pd.DataFrame(columns=columns)
+    columns = [*NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
+    return _in_order(stored_rows(BAGGED_TABLE, profile, columns, folder))
 
 
 def curves(profile: str, folder: str | Path = "") -> pd.DataFrame:
     """Return the stored curves of all runs of one profile, see `adaptation_loop.adapt`, with shift, arm, seed, fold."""
-    return _stored_table(CURVES_TABLE, profile, folder)
-
-
-def _stored_table(name: str, profile: str, folder: str | Path) -> pd.DataFrame:
-    path = (Path(folder) if folder else repository_root() / "figures" / "tables") / name
-    table = read_table(path) if path.is_file() else pd.DataFrame({"profile": []})
-    return table[table["profile"] == profile].reset_index(drop=True)
+    return stored_rows(CURVES_TABLE, profile, folder=folder)
 
 
 # ------------------------------------------------------------------------------------------------ claims
@@ -448,8 +436,8 @@ def _percent(part: pd.DataFrame, measure: str) -> dict:
             "high": math.nan,
             "n": int(row["networks"]),
         }
-    values = 100 * _by_fold(part, [measure])[measure].to_numpy(float)
-    return dict(zip(("ours", "low", "high"), _interval(values, "").values(), strict=True)) | {"n": len(values)}
+    row = mean_fields(_by_fold(part, [measure])[measure], "ours")
+    return ours_of({**row, "n": part["fold"].nunique()}, "ours", 100)
 
 
 def claims(
@@ -482,40 +470,46 @@ def claims(
     for ours in beside_published(runs, bags).to_dict("records"):
         theirs = published(ours["where"], ours["item"], ours["quantity"])
         told = "" if ours["where"] == "Table 7" else f", {ours['arm']}"
-        rows.append(_claim(f"{ours['quantity']} on {ours['shift']}{told}", _level(ours), theirs))
+        rows.append(percent_claim(f"{ours['quantity']} on {ours['shift']}{told}", _level(ours), theirs))
     gained = differences(runs, images)
     for name in PUBLISHED_ROWS:
         theirs = published("section 3.2", f"{name}, AdaptSegNet against none", "mIoU gained")
-        rows.append(_claim(f"mIoU gained by AdaptSegNet on {name}", _gain(gained, name, theirs.value), theirs))
+        rows.append(percent_claim(f"mIoU gained by AdaptSegNet on {name}", _gain(gained, name, theirs.value), theirs))
     rows += [_share(runs), _insensitive(runs), _inverted(runs)]
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
 
 
-def _claim(claim: str, found: Mapping, *theirs: Cell) -> dict:
+def percent_claim(claim: str, found: Mapping, *theirs: Cell) -> dict:
+    """Return a claim in percent with the published numbers that it answers and what was found."""
     return {"claim": claim, **answering(*theirs), "unit": "%", **found}
 
 
-_NOT_RUN = {"verdict": "not run here", "why": "needs runs of two folds or more of these arms"}
+NOT_RUN = {"verdict": "not run here", "why": "needs runs of two folds or more of these arms"}
 _IMITATED = "generated micrographs made after the paper's words, a light network; the interval is over folds"
 
 
 def _level(cell: Mapping) -> dict:
     if cell["n"] < 2:
-        return _NOT_RUN
+        return NOT_RUN
     ours = {name: cell[name] for name in ("ours", "low", "high", "n")}
-    if not cell["low"] < cell["high"]:  # bagging, or a truth that is the same in all folds
-        close, why = abs(cell["ours"] - cell["value"]) <= 1, "one number, within one percentage point or not"
-    else:
-        close, why = cell["low"] <= cell["value"] <= cell["high"], _IMITATED
-    return {**ours, "verdict": "reproduced" if close else "not reproduced", "why": why}
+    if cell["low"] < cell["high"]:
+        return judged_level(ours, cell["value"], _IMITATED)
+    # bagging, or a truth that is the same in all folds
+    verdict = "reproduced" if abs(cell["ours"] - cell["value"]) <= 1 else "not reproduced"
+    return {**ours, "verdict": verdict, "why": "one number, within one percentage point or not"}
 
 
 def _gain(gained: pd.DataFrame, name: str, theirs: float) -> dict:
     row = gained[(gained["shift"] == name) & (gained["arm"] == ADVERSARIAL)]
     if row.empty:
-        return _NOT_RUN
-    return judged_gain(row.iloc[0], theirs, _IMITATED)
+        return NOT_RUN
+    return percent_gain(row.iloc[0], theirs, _IMITATED)
+
+
+def percent_gain(row: Mapping, theirs: float, made: str) -> dict:
+    """Judge a published gain in percent by a row of `differences`; `made` says what ours was measured on."""
+    return judged_gain(ours_of(row, "difference", 100), theirs, f"paired over folds, p = {row['p']:.2g}; {made}")
 
 
 def _share(runs: pd.DataFrame) -> dict:
@@ -528,11 +522,9 @@ def _share(runs: pd.DataFrame) -> dict:
     stated["claim"] = "share of the gap to target labels closed by AdaptSegNet on T3"
     row = gap_closed(runs).query("shift == 'T3' and arm == @ADVERSARIAL")
     if row.empty or math.isnan(row["closed_low"].item()):
-        return stated | _NOT_RUN
-    ours, low, high = (100 * row[f"closed{end}"].item() for end in ("", "_low", "_high"))
-    verdict = "not reproduced" if low <= 0 else "reproduced" if low <= theirs <= high else "direction reproduced"
-    found = {"ours": ours, "low": low, "high": high, "n": row["n"].item(), "verdict": verdict}
-    return stated | found | {"why": f"from {none:g} by {adapted:g} to {oracle:g}; Fieller's interval; {_IMITATED}"}
+        return stated | NOT_RUN
+    why = f"from {none:g} by {adapted:g} to {oracle:g}; Fieller's interval; {_IMITATED}"
+    return stated | judged_gain(ours_of(row.iloc[0], "closed", 100), theirs, why)
 
 
 def _contrast(runs: pd.DataFrame, name: str, other: str) -> dict:
@@ -540,18 +532,16 @@ def _contrast(runs: pd.DataFrame, name: str, other: str) -> dict:
     ours = runs[runs["arm"] == ADVERSARIAL].pivot_table(index="fold", columns="shift", values="target_miou")
     if not {name, other} <= set(ours) or len(both := ours[[name, other]].dropna()) < 2:
         return {}
-    found = paired_t(100 * both[name], 100 * both[other]).difference
-    return {"ours": found.estimate, "low": found.low, "high": found.high, "n": found.n}
+    return ours_of(paired_fields(both[name], both[other]), "difference", 100)
 
 
 def _insensitive(runs: pd.DataFrame) -> dict:
     theirs = [published("section 4.3", f"{name}, common test images", "mIoU") for name in ("T3", "T3v")]
     found = _contrast(runs, "T3 tested at 40 %", "T3v tested at 40 %")
     if found:
-        close = found["low"] <= theirs[0].value - theirs[1].value <= found["high"]
-        found |= {"verdict": "reproduced" if close else "not reproduced"}
-        found |= {"why": f"T3 minus T3v on common test micrographs, paired over folds; {_IMITATED}"}
-    return _claim("phase fractions of source and target may differ: T3 against T3v", found or _NOT_RUN, *theirs)
+        why = f"T3 minus T3v on common test micrographs, paired over folds; {_IMITATED}"
+        found = judged_level(found, theirs[0].value - theirs[1].value, why)
+    return percent_claim("phase fractions of source and target may differ: T3 against T3v", found or NOT_RUN, *theirs)
 
 
 def _inverted(runs: pd.DataFrame) -> dict:
@@ -559,6 +549,6 @@ def _inverted(runs: pd.DataFrame) -> dict:
     stated |= {"claim": "AdaptSegNet fails on T3 unless it is inverted", "published": "the learning process failed"}
     found = _contrast(runs, "T3", "T3 not inverted")
     if found:
-        found |= {"verdict": "direction reproduced" if found["low"] > 0 else "not reproduced"}
-        found |= {"why": f"mIoU inverted minus not inverted, paired over folds; {_IMITATED}"}
-    return stated | (found or _NOT_RUN)
+        why = f"mIoU inverted minus not inverted, paired over folds; {_IMITATED}"
+        found = judged_statement(found, found["low"] > 0, why)
+    return stated | (found or NOT_RUN)

@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from micro_lib.analysis.stats import paired_t, t_interval
+from micro_lib.analysis.stats import paired_t
 from micro_lib.application import grain_report
-from micro_lib.application.plots import Panel
-from micro_lib.application.published import Cell, answering, cell
-from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.application.plots import Panel, errorbar
+from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
+from micro_lib.application.tables import claim_rows, mean_fields, stored_sweep
 from micro_lib.synthesis.grains import render
 from micro_lib.training import adaptive
 from micro_lib.training.proposals import encoder
@@ -23,6 +23,7 @@ from micro_lib.training.proposals import encoder
 _ARMS = ("random", "adaptive")  # of Table 2
 SIGNS = {"error": -1, "miou": 1}  # 1 if more is better
 SPLITS = ("synthetic", "development", "test", "iron")
+LEAST = 5  # micrographs a mean is drawn of
 _PRINTED = {"error": "pixel error", "miou": "mean IoU"}
 _SHORT = {"error": "error", "miou": "IoU"}
 
@@ -52,15 +53,14 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     profile : str
         Usually ``"study"``.
     folder : str or pathlib.Path
-        Folder of ``adaptive_runs.csv`` and ``adaptive_images.csv``; ``""`` is ``figures/tables`` of the repository.
+        As for `micro_lib.application.tables.stored_sweep`.
 
     Returns
     -------
     pandas.DataFrame, pandas.DataFrame
         Runs, one row an arm and seed; images, one row an arm, seed, split and name.
     """
-    files = ("adaptive_runs.csv", "adaptive_images.csv")
-    runs, images = (stored_rows(file, profile, arm_of, ("arm", "seed"), folder) for file in files)
+    runs, images = stored_sweep("adaptive", profile, lambda text: {"arm": arm_of(text)}, ("arm", "seed"), folder)
     if not len(runs):
         return runs, images
     kept = runs.sort_values("score_test", kind="stable").drop_duplicates(["arm", "seed"], keep="last").sort_index()
@@ -100,10 +100,8 @@ def table_2(runs: pd.DataFrame, split: str, arms: Sequence[str] = ()) -> pd.Data
             continue
         row = {"arm": arm, "n": len(part), "steps": int(part["steps"].iloc[0])}
         for score in SIGNS:
-            values = part[f"{split}_{score}"].to_numpy(float)
-            low, high = tuple(t_interval(values))[1:] if len(values) > 1 else (np.nan, np.nan)
-            row |= {score: values.mean(), f"{score}_low": low, f"{score}_high": high}
-            row[f"{score}_sd"] = values.std(ddof=1) if len(values) > 1 else np.nan
+            values = part[f"{split}_{score}"]
+            row |= mean_fields(values, score) | {f"{score}_sd": values.std()}
             row[f"published_{score}"] = table_2_cell(arm, score).printed if arm in _ARMS else ""
         rows.append(row)
     return pd.DataFrame(rows)
@@ -211,10 +209,8 @@ def _level(table: pd.DataFrame, arm: str, score: str) -> dict:
     row = table[table["arm"] == arm] if len(table) else table
     if row.empty or row["n"].item() < 2:
         return _NOT_RUN
-    ours, low, high = (float(row[name].item()) for name in (score, f"{score}_low", f"{score}_high"))
-    verdict = "reproduced" if low <= table_2_cell(arm, score).value <= high else "not reproduced"
     why = "other material: the paper's 12 images could not be had; the interval is over runs"
-    return {"ours": ours, "low": low, "high": high, "n": int(row["n"].item()), "verdict": verdict, "why": why}
+    return judged_level(ours_of(row.iloc[0], score), table_2_cell(arm, score).value, why)
 
 
 def _gain_cell(quantity: str) -> Cell:
@@ -242,13 +238,10 @@ def _gain(difference: pd.DataFrame, score: str, published: float) -> dict:
     if row.empty:
         return _NOT_RUN
     row = row.iloc[0]
-    verdict = "not reproduced"
-    if row["better"]:
-        verdict = "reproduced" if row["low"] <= published <= row["high"] else "direction reproduced"
     why = f"paired over runs: p = {row['p']:.2g}, d_z = {row['effect_dz']:.2f}"
     why += f"; over {row['groups']} overlap groups [{row['groups_low']:.4f}, {row['groups_high']:.4f}]"
-    found = {"ours": row["difference"], "low": row["low"], "high": row["high"], "n": int(row["n"])}
-    return {**found, "verdict": verdict, "why": why}
+    ours = {"ours": row["difference"], "low": row["low"], "high": row["high"], "n": int(row["n"])}
+    return judged_gain(ours, published, why, won=row["better"])
 
 
 # -------------------------------------------------------------------------------------------- where a model fails
@@ -282,10 +275,9 @@ def marginals(table: pd.DataFrame, scores: pd.DataFrame, bins: int = 5) -> pd.Da
         for label in sorted(set(parts)):
             inside = values[parts == label]
             at = float(table[name][parts == label].median()) if _is_number(table[name]) else np.nan
-            low, high = tuple(t_interval(inside))[1:] if len(inside) > 1 else (np.nan, np.nan)
             text = f"{at:.3g}" if _is_number(table[name]) else str(table[name][parts == label].iloc[0])
-            found = {"miou": inside.mean(), "low": low, "high": high, "n": len(inside), "spread": spread}
-            rows.append({"parameter": name, "bin": text, "at": at, **found})
+            found = dict(zip(("miou", "low", "high"), mean_fields(inside, "miou").values(), strict=True))
+            rows.append({"parameter": name, "bin": text, "at": at, **found, "n": len(inside), "spread": spread})
     return pd.DataFrame(rows).sort_values("spread", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -332,9 +324,7 @@ def draw_marginals(table: pd.DataFrame, scores: pd.DataFrame, count: int = 8) ->
     for ax, name in zip(axes.flat, names, strict=False):
         part = found[found["parameter"] == name]
         at = part["at"] if part["at"].notna().all() else np.arange(len(part))
-        ax.errorbar(
-            at, part["miou"], np.abs(part[["low", "high"]].to_numpy().T - part["miou"].to_numpy()), fmt="o-", capsize=2
-        )
+        errorbar(ax, part, at, "miou", ("low", "high"), fmt="o-")
         if part["at"].isna().any():
             ax.set_xticks(at, part["bin"].str.replace("_", "\n"))
             ax.margins(x=0.25)
@@ -346,7 +336,9 @@ def draw_marginals(table: pd.DataFrame, scores: pd.DataFrame, count: int = 8) ->
 
 
 def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[str, str], bins: int = 5) -> None:
-    """Draw the mean IoU over bins of two parameters, with how many micrographs each is from.
+    """Draw the mean IoU over bins of two parameters, with how many micrographs each is from, `LEAST` or more.
+
+    The colours of all pairs run from the 5th to the 95th percentile of the scores.
 
     Parameters
     ----------
@@ -360,10 +352,11 @@ def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[s
     x, y = (_bins(table[name], bins) for name in pair)
     grid = pd.DataFrame({"x": x, "y": y, "miou": scores["miou"].to_numpy()})
     mean, count = (grid.pivot_table(index="y", columns="x", values="miou", aggfunc=f) for f in ("mean", "count"))
-    image = ax.imshow(mean, origin="lower", aspect="auto", cmap="cividis")
-    middle = np.nanmean(image.get_clim())
+    low, high = scores["miou"].quantile([0.05, 0.95])
+    image = ax.imshow(mean.where(count >= LEAST), origin="lower", aspect="auto", cmap="cividis", vmin=low, vmax=high)
+    middle = (low + high) / 2
     for (row, column), n in np.ndenumerate(count.to_numpy()):
-        if n > 0:
+        if n >= LEAST:
             value = mean.iloc[row, column]
             colour = "white" if value < middle else "black"
             ax.text(column, row, f"{value:.2f}\n{n:.0f}", ha="center", va="center", fontsize=6, color=colour)

@@ -18,7 +18,8 @@ from micro_lib.models.segmenter import Segmenter
 from micro_lib.synthesis import grains
 from micro_lib.synthesis.scenario import Space
 
-COLOURS = dict(zip(VERDICTS, ("#009e73", "#56b4e9", "#d55e00", "#bbbbbb", "#e5e5e5"), strict=True))
+_COLOURS = ("#009e73", "#56b4e9", "#d55e00", "#0072b2", "#e69f00", "#bbbbbb", "#e5e5e5")
+COLOURS = dict(zip(VERDICTS, _COLOURS, strict=True))
 THEIRS = "0.45"
 
 
@@ -58,10 +59,9 @@ def beside(ax: Axes, table: pd.DataFrame) -> None:
     for verdict in (name for name in VERDICTS if (table["verdict"] == name).any() and table["ours"].notna().any()):
         part = (table["verdict"] == verdict).to_numpy() & table["ours"].notna().to_numpy()
         ours = table.loc[part]
-        reach = np.abs(ours[["ours_low", "ours_high"]].to_numpy(float).T - ours["ours"].to_numpy(float))
-        style = {"fmt": "o", "color": COLOURS[verdict], "markersize": 5, "capsize": 2}
+        style = {"color": COLOURS[verdict], "markersize": 5, "label": f"ours, {verdict}"}
         if part.any():
-            ax.errorbar(ours["ours"], at[part] - 0.15, xerr=reach, label=f"ours, {verdict}", **style)
+            plots.errorbar(ax, ours, at[part] - 0.15, "ours", across=True, **style)
     ax.set_yticks(at, [f"{row.item}\n{row.quantity}{_n(row.n)}" for row in table.itertuples()], fontsize=7)
     ax.set_ylim(-0.7, len(table) - 0.3)
 
@@ -169,11 +169,8 @@ def _coloured(ax: Axes, labels: np.ndarray, title: str) -> None:
 def _sizes(ax: Axes, sizes: pd.DataFrame) -> None:
     """Draw the mean intercepts of truth and model side by side, with their intervals."""
     for shift, (source, part) in zip((-0.15, 0.15), sizes.groupby("source", sort=True), strict=True):
-        ends = part[["intercept_px_low", "intercept_px_high"]].to_numpy(float)
-        reach = np.abs(ends.T - part["intercept_px"].to_numpy(float))
-        at = np.arange(len(part)) + shift
         colour = "C0" if source == "truth" else plots.MISSED
-        ax.errorbar(at, part["intercept_px"], yerr=reach, fmt="o", color=colour, capsize=2, label=source)
+        plots.errorbar(ax, part, np.arange(len(part)) + shift, "intercept_px", color=colour, label=source)
     ax.set(title="8 grain size of its five sections", ylabel="mean intercept [px], ASTM E112", ylim=(0, None))
     ax.set_xticks(range(sizes["name"].nunique()), [name[-3:] for name in sizes["name"].unique()])
     ax.legend(loc="lower right")

@@ -14,7 +14,7 @@ from micro_lib.data.packs import Record
 from micro_lib.training import cracks
 
 OURS, PAPERS = "C0", "0.55"
-BUDGET_STYLES = {"real long": ("s--", "C1", "real tiles alone, as many steps")}
+BUDGET_STYLES = {"real long": ("s", "--", "C1", "real tiles alone, as many steps")}
 
 
 def arms_beside_published(ax: Axes, table: pd.DataFrame, published: pd.DataFrame) -> None:
@@ -49,7 +49,9 @@ def _line(ax: Axes, place: float, value: float, low: float, high: float, colour:
 
 
 def budget(ax: Axes, curve: pd.DataFrame, synthetic: float) -> None:
-    """Draw the error over the number of real tiles, with and without pre-training.
+    """Draw the error over the number of real tiles, with and without pre-training, and how many runs each is from.
+
+    Of a single run there is no interval; its point stands alone.
 
     Parameters
     ----------
@@ -60,16 +62,27 @@ def budget(ax: Axes, curve: pd.DataFrame, synthetic: float) -> None:
     synthetic : float
         Error of the network that has seen no real tile but through its generator: a dashed line; NaN for none.
     """
-    for arm, part in curve.groupby("arm", sort=False):
-        marker, colour, name = BUDGET_STYLES.get(arm, ("o-", "C0", "pre-trained on synthetic tiles"))
-        reach = np.abs(part[["error_low", "error_high"]].to_numpy(float).T - part["error"].to_numpy(float))
-        ax.errorbar(part["n_real"], part["error"], yerr=reach, fmt=marker, color=colour, capsize=3, label=name)
+    for aside, (arm, part) in zip((0.96, 1.04), curve.groupby("arm", sort=False), strict=False):
+        marker, line, colour, name = BUDGET_STYLES.get(arm, ("o", "-", "C0", "pre-trained on synthetic tiles"))
+        at, several = aside * part["n_real"], part["n"] > 1
+        plots.errorbar(ax, part, at, "error", fmt=marker, color=colour, label=name)
+        ax.plot(at[several], part.loc[several, "error"], line, color=colour)
+        for x, error, n in zip(at, part["error"], part["n"], strict=True):
+            ax.annotate(
+                n,
+                (x, error),
+                (4 if aside > 1 else -4, 0),
+                textcoords="offset points",
+                fontsize=7,
+                color=colour,
+                ha="left" if aside > 1 else "right",
+            )
     if not np.isnan(synthetic):
         ax.axhline(synthetic, color="0.5", linestyle=":", label="synthetic tiles alone")
     ax.set_xscale("log", base=2)
     ax.set_xticks(sorted(set(curve["n_real"])), [str(n) for n in sorted(set(curve["n_real"]))])
     ax.minorticks_off()
-    ax.set(xlabel="real tiles trained on", ylabel="error on held specimens", ylim=(0, None))
+    ax.set(xlabel="real tiles trained on (small numbers: runs)", ylabel="error on held specimens", ylim=(0, None))
     ax.legend()
 
 

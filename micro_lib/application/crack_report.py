@@ -9,9 +9,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import roc_auc_score
 
-from micro_lib.analysis.stats import agresti_coull, bootstrap_interval, cluster_bootstrap, paired_t, t_interval
-from micro_lib.application.published import Cell, answering, cell
-from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.analysis.stats import (
+    agresti_coull,
+    bootstrap_interval,
+    bootstrap_label_equivalent,
+    cluster_bootstrap,
+)
+from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
+from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
 from micro_lib.core.seeds import stream
 from micro_lib.training import cracks
 from micro_lib.training.cracks import LOOKED_AT
@@ -45,19 +50,18 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     profile : str
         Usually ``"study"``.
     folder : str or pathlib.Path
-        Folder of ``cracks_runs.csv`` and ``cracks_images.csv``; ``""`` is ``figures/tables`` of the repository.
+        As for `micro_lib.application.tables.stored_sweep`.
 
     Returns
     -------
     pandas.DataFrame, pandas.DataFrame
         Runs, as `cracks.run` returns them, and counts, as `cracks.by_specimen`, both with arm, n_real and seed.
     """
-    return tuple(_named(f"cracks_{kind}.csv", profile, folder) for kind in ("runs", "images"))
 
+    def named(text: str) -> dict:
+        return {"arm": arm_of(text), "n_real": cracks.complete(json.loads(text))["n_real"]}
 
-def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
-    rows = stored_rows(table, profile, arm_of, ("configuration", "arm", "n_real", "seed", *MEASURES), folder)
-    return rows.assign(n_real=[cracks.complete(json.loads(text))["n_real"] for text in rows["configuration"]])
+    return stored_sweep("cracks", profile, named, ("arm", "n_real", "seed", *MEASURES), folder)
 
 
 def _of(table: pd.DataFrame, arm: str, n_real: int = 0) -> pd.DataFrame:
@@ -85,7 +89,7 @@ def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str]
     """
     rows = []
     for arm in arms or runs.loc[runs["n_real"] == 0, "arm"].unique():
-        values = _of(runs, arm)[measure].dropna().to_numpy(float)
+        values = _of(runs, arm)[measure].dropna()
         if not len(values):
             continue
         row = {"arm": arm, "n": len(values), "steps": int(_of(runs, arm)["steps"].median())}
@@ -96,10 +100,8 @@ def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str]
     return pd.DataFrame(rows)
 
 
-def _over_runs(values: np.ndarray) -> dict:
-    low, high = tuple(t_interval(values, LEVEL))[1:] if len(values) > 1 else (np.nan, np.nan)
-    sd = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-    return {"error": float(values.mean()), "error_low": low, "error_high": high, "sd": sd}
+def _over_runs(values: pd.Series) -> dict:
+    return mean_fields(values, "error", LEVEL) | {"sd": values.std()}
 
 
 def table_1_cell(arm: str, measure: str) -> Cell:
@@ -160,10 +162,7 @@ def compare(
         if len(seeds) < 2:
             continue
         a, b = a[seeds].to_numpy(float), b[seeds].to_numpy(float)
-        test = paired_t(a, b, LEVEL)
-        row = {"arm": arm, "against": other, "n": test.n, "difference": test.difference.estimate}
-        row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
-        rows.append({**row, "p": test.p, "effect_dz": test.effect_dz, **_saved(a, b)})
+        rows.append({"arm": arm, "against": other, **paired_fields(a, b, LEVEL), **_saved(a, b)})
     columns = ["arm", "against", "n", "difference", "difference_low", "difference_high", "p", "effect_dz"]
     return pd.DataFrame(rows, columns=[*columns, "saved", "saved_low", "saved_high"])
 
@@ -330,7 +329,7 @@ def budget_curve(runs: pd.DataFrame, mixed: str = "mixed", measure: str = "test_
         for n_real in budgets:
             part = _of(runs, arm, n_real)
             n = n_real or round(part["n_training"].mean())
-            rows.append({"arm": arm, "n_real": n, "n": len(part), **_over_runs(part[measure].to_numpy(float))})
+            rows.append({"arm": arm, "n_real": n, "n": len(part), **_over_runs(part[measure])})
     return pd.DataFrame(rows, columns=["arm", "n_real", "n", "error", "error_low", "error_high", "sd"])
 
 
@@ -353,9 +352,7 @@ def budget_gains(runs: pd.DataFrame, counts: pd.DataFrame, mixed: str = "mixed")
 def worth(runs: pd.DataFrame, mixed: str = "mixed", n_boot: int = 2000) -> pd.DataFrame:
     """Return how many real tiles training on real ones alone needs to get as far as the pre-trained network.
 
-    The error of "real long" over the number of tiles is made to fall and interpolated on a logarithmic axis. Where it
-    never comes as low as the pre-trained one, more than all tiles are needed, and the number is that of all; where the
-    smallest budget is enough, the number is that budget.
+    See `micro_lib.analysis.stats.label_equivalent`, of the error of "real long" over the number of tiles.
 
     Parameters
     ----------
@@ -380,13 +377,10 @@ def worth(runs: pd.DataFrame, mixed: str = "mixed", n_boot: int = 2000) -> pd.Da
     columns = ["n_real", "error", "needed", "needed_low", "needed_high", "n", "at_least"]
     if len(seeds) < 2 or len(budgets) < 2:
         return pd.DataFrame(columns=columns)
-    ours, alone = before.loc[seeds].to_numpy(), real.loc[seeds].to_numpy()  # (seeds, budgets)
+    errors, alone = before.loc[seeds].to_numpy(), real.loc[seeds].to_numpy()  # (seeds, budgets)
     rng = stream(0, "bootstrap", "worth")
-    drawn = rng.integers(len(seeds), size=(n_boot, len(seeds)))
-    sampled = np.array([_needed(ours[pick].mean(0), alone[pick].mean(0), budgets) for pick in drawn])
-    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
-    table = pd.DataFrame({"n_real": before.columns, "error": ours.mean(0)})
-    table["needed"] = _needed(ours.mean(0), alone.mean(0), budgets)
+    needed, low, high = bootstrap_label_equivalent(-errors, -alone, budgets, rng=rng, n_boot=n_boot)
+    table = pd.DataFrame({"n_real": before.columns, "error": errors.mean(0), "needed": needed})
     table = table.assign(needed_low=low, needed_high=high, n=len(seeds))
     return table.assign(at_least=table["needed_high"] > 0.999 * max(budgets))[columns]
 
@@ -397,15 +391,6 @@ def _grid(runs: pd.DataFrame, arm: str) -> pd.DataFrame:
     mean_all = part.loc[part["n_real"] == 0, "n_training"].mean()
     tiles = part["n_real"].where(part["n_real"] > 0, mean_all)
     return part.assign(tiles=tiles).pivot(index="seed", columns="tiles", values="test_error").dropna()
-
-
-def _needed(errors: np.ndarray, alone: np.ndarray, budgets: Sequence[float]) -> np.ndarray:
-    falling = np.minimum.accumulate(alone)
-    # interp wants a rising axis; of budgets with the same error the smallest counts.
-    first = np.concatenate([[True], np.diff(falling) < 0])
-    return np.exp(
-        np.interp(-errors, -falling[first], np.log(np.asarray(budgets, float)[first]), right=np.log(max(budgets)))
-    )
 
 
 # Shortcuts
@@ -526,8 +511,6 @@ def _gain(runs: pd.DataFrame, counts: pd.DataFrame, measure: str) -> dict:
     table = compare(runs, [("mixed", "real"), ("mixed", "real long")], measure).set_index("against")
     gain = table.loc["real"]
     won = [other for other, row in table.iterrows() if row["difference"] < 0 and row["p"] < 1 - LEVEL]
-    close = gain["saved_low"] <= _saving_cell(measure).value <= gain["saved_high"]
-    both = len(won) == len(table)
     why = f"paired t over {int(gain['n'])} seeds: p = {gain['p']:.2g} against the real model"
     if "real long" in table.index:
         long = table.loc["real long"]
@@ -535,14 +518,10 @@ def _gain(runs: pd.DataFrame, counts: pd.DataFrame, measure: str) -> dict:
     if measure == "test_error" and len(specimens := compare_specimens(counts, [("mixed", "real")])):
         row = specimens.iloc[0]
         why += f"; over specimens [{row['difference_low']:.3f}, {row['difference_high']:.3f}]"
-    verdict = ("reproduced" if close else "direction reproduced") if both else "not reproduced"
-    found = {"ours": gain["saved"], "low": gain["saved_low"], "high": gain["saved_high"], "n": int(gain["n"])}
-    return {**found, "verdict": verdict, "why": why}
+    return judged_gain(ours_of(gain, "saved"), _saving_cell(measure).value, why, won=len(won) == len(table))
 
 
 def _level(runs: pd.DataFrame, arm: str, measure: str) -> dict:
     row = table_1(runs, measure, [arm]).iloc[0]
-    close = row["error_low"] <= table_1_cell(arm, measure).value <= row["error_high"]
     why = "other material: the paper's 510 tiles of chips could not be had; interval over runs"
-    found = {"ours": row["error"], "low": row["error_low"], "high": row["error_high"], "n": int(row["n"])}
-    return {**found, "verdict": "reproduced" if close else "not reproduced", "why": why}
+    return judged_level(ours_of(row, "error"), table_1_cell(arm, measure).value, why)

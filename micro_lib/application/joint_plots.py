@@ -127,12 +127,9 @@ def label_budget(ax: Axes, curve: pd.DataFrame) -> None:
     """
     for i, (arm, part) in enumerate(curve.groupby("arm", sort=False)):
         style, colour = MARKERS.get(arm, ("o-", f"C{i}"))
-        reach = np.abs(
-            part[["miou_pooled_low", "miou_pooled_high"]].to_numpy(float).T - part["miou_pooled"].to_numpy(float)
-        )
         at = part["micrographs"] * 1.03 ** (i - 1)  # side by side
         name = "real alone" if arm == "real" else f"with pairs, {arm}"
-        ax.errorbar(at, part["miou_pooled"], yerr=reach, fmt=style, color=colour, capsize=3, label=name)
+        plots.errorbar(ax, part, at, "miou_pooled", fmt=style, color=colour, label=name)
     ticks = sorted(set(curve["micrographs"]))
     ax.set_xscale("log", base=2)
     ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 from micro_lib.analysis.metrics import mean_iou, present_class_miou
-from micro_lib.analysis.stats import cluster_bootstrap, paired_t, t_interval
-from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap, t_interval
+from micro_lib.application.published import judged_statement, ours_of
+from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
 from micro_lib.core.seeds import stream
 from micro_lib.training import joint
 
@@ -35,20 +36,19 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     profile : str
         Usually ``"study"``.
     folder : str or pathlib.Path
-        As for `micro_lib.application.tables.stored_rows`.
+        As for `micro_lib.application.tables.stored_sweep`.
 
     Returns
     -------
     pandas.DataFrame, pandas.DataFrame
         Runs, as `joint.run` returns them, and micrographs, as `joint.score`, both with pack, k (0: all) and arm.
     """
-    return tuple(_named(f"joint_{kind}.csv", profile, folder) for kind in ("runs", "images"))
 
+    def named(text: str) -> dict:
+        full = joint.complete(json.loads(text))
+        return {"pack": full["pack"], "k": full["k"], "arm": arm_of(full)}
 
-def _named(table: str, profile: str, folder: str | Path) -> pd.DataFrame:
-    rows = stored_rows(table, profile, arm_of, ("configuration", "seed", *NAMES), folder)
-    full = [joint.complete(json.loads(text)) for text in rows["configuration"]]
-    return rows.assign(**{name: [one[name] for one in full] for name in ("pack", "k")})
+    return stored_sweep("joint", profile, named, ("seed", *NAMES), folder)
 
 
 def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
@@ -73,7 +73,8 @@ def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         row = dict(zip(NAMES, names, strict=True)) | {"micrographs": int(part["n_micrographs"].median())}
         row |= {"pairs": int(part["n_pairs"].median()), "n": len(part), "generators": part["generator"].nunique()}
         row |= {measure: float(part[f"{split}_{measure}"].mean()) for measure in MEASURES}
-        rows.append(row | _over_generators(part, f"{split}_miou_pooled"))
+        over_generators = mean_fields(part.groupby("generator")[f"{split}_miou_pooled"].mean(), "miou_pooled")
+        rows.append(row | over_generators | {"miou_pooled": row["miou_pooled"]})  # the mean is over runs
     return pd.DataFrame(rows).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
@@ -81,12 +82,6 @@ def _in_order(column: pd.Series) -> pd.Series:
     return (
         column.replace(0, np.inf) if column.name == "k" else column.map({name: i for i, name in enumerate(joint.PACKS)})
     )
-
-
-def _over_generators(part: pd.DataFrame, measure: str) -> dict:
-    values = part.groupby("generator")[measure].mean().to_numpy(float)
-    low, high = tuple(t_interval(values))[1:3] if len(values) > 1 else (np.nan, np.nan)
-    return {"miou_pooled_low": low, "miou_pooled_high": high}
 
 
 def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against: str = REAL) -> pd.DataFrame:
@@ -139,11 +134,10 @@ def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
     tested = (
         [table.groupby("generator").mean().iloc[:, 0].to_numpy(float) for table in (ours, base)] if several else values
     )
-    test, over_runs = paired_t(*tested), paired_t(*values).difference
-    row = {"n": len(ours), "generators": generators, "over": "generators" if several else "U-Nets"}
-    row |= {"difference": float(values[0].mean() - values[1].mean()), "p": test.p}
-    row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
-    return row | {"runs_low": over_runs.low, "runs_high": over_runs.high}
+    over_runs = paired_fields(*values)
+    row = paired_fields(*tested) | {"n": len(ours), "generators": generators, "difference": over_runs["difference"]}
+    row |= {"over": "generators" if several else "U-Nets"}
+    return row | {"runs_low": over_runs["difference_low"], "runs_high": over_runs["difference_high"]}
 
 
 def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) -> dict:
@@ -187,9 +181,9 @@ def budget_curve(runs: pd.DataFrame, arms: Sequence[str], pack: str = "nasa_supe
 def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_boot: int = 2000) -> pd.DataFrame:
     """Return how many labelled micrographs the pairs of each arm replace, and the hours of labelling that saves.
 
-    The score of real micrographs alone over their number is made to rise and interpolated on a logarithmic axis; where
-    an arm with pairs lies on that curve is what it is worth. Beyond its ends nothing is known: `at_least` says that the
-    number, or an end of its interval, is that of all micrographs, `at_most` that it is the smallest.
+    Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
+    `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: `at_least` says that the number, or
+    an end of its interval, is that of all micrographs, `at_most` that it is the smallest.
 
     Parameters
     ----------
@@ -233,20 +227,11 @@ def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_
 
 
 def _worth(ours: np.ndarray, alone: pd.DataFrame, n_boot: int) -> dict:
-    budgets, curve = alone.columns.to_numpy(float), alone.to_numpy()
-    drawn = stream(0, "bootstrap", "worth").integers(len(ours), size=(n_boot, len(ours)))
-    sampled = [worth(ours[pick].mean(), curve[pick].mean(0), budgets) for pick in drawn]
-    low, high = np.quantile(sampled, [0.025, 0.975])
-    found = {"worth": worth(ours.mean(), curve.mean(0), budgets), "worth_low": low, "worth_high": high}
-    ends = {"at_least": bool(high >= 0.999 * budgets[-1]), "at_most": bool(low <= 1.001 * budgets[0])}
-    return {**found, "generators": len(ours), **ends}
-
-
-def worth(score: float, alone: Sequence[float], budgets: Sequence[float]) -> float:
-    """Return how many micrographs alone reach a score: `alone` over `budgets` (rising), interpolated on a log axis."""
-    rising = np.maximum.accumulate(alone)
-    first = np.concatenate([[True], np.diff(rising) > 0])  # of budgets with the same score the smallest counts
-    return float(np.exp(np.interp(score, rising[first], np.log(np.asarray(budgets, float)[first]))))
+    budgets, rng = alone.columns.to_numpy(float), stream(0, "bootstrap", "worth")
+    found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng, n_boot=n_boot)
+    worth, low, high = (float(number.item()) for number in found)
+    ends = {"at_least": high >= 0.999 * budgets[-1], "at_most": low <= 1.001 * budgets[0]}
+    return {"worth": worth, "worth_low": low, "worth_high": high, "generators": len(ours), **ends}
 
 
 # Are the pairs any good?
@@ -337,11 +322,9 @@ def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
     if plain.empty:
         return _NOT_RUN
     best = plain.loc[plain["difference"].idxmax()]
-    row = {"ours": best["difference"], "low": best["difference_low"], "high": best["difference_high"]}
     why = f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
     why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; {plain['better'].sum()} better"
-    verdict = "direction reproduced" if best["better"] else "not reproduced"
-    return {**row, "n": int(best["generators"]), "verdict": verdict, "why": why}
+    return judged_statement(ours_of(best, "difference", n="generators"), best["better"], why)
 
 
 def _labels(runs: pd.DataFrame, hours: float) -> dict:
@@ -350,11 +333,11 @@ def _labels(runs: pd.DataFrame, hours: float) -> dict:
     if plain.empty:
         return _NOT_RUN
     best = plain.loc[plain["replaced"].idxmax()]
-    ends = {f"{end}": best[f"worth_{end}"] - best["micrographs"] for end in ("low", "high")}
+    ends = {end: best[f"worth_{end}"] - best["micrographs"] for end in ("low", "high")}
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
     why += "; as many as there are, or more" if best["at_least"] else ""
-    verdict = "direction reproduced" if ends["low"] > 0 else "not reproduced"
-    return {"ours": best["replaced"], **ends, "n": int(best["generators"]), "verdict": verdict, "why": why}
+    ours = {"ours": best["replaced"], **ends, "n": int(best["generators"])}
+    return judged_statement(ours, ends["low"] > 0, why)
 
 
 def _coarser(runs: pd.DataFrame) -> dict:

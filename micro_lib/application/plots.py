@@ -1,6 +1,7 @@
 """Figures: micrographs with masks and scale bars, sheets of them, intervals with their n, and the credit line."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -195,8 +196,10 @@ def sheet(panels: Sequence[Panel], *, columns: int, class_map: ClassMap = GRAIN_
     return fig
 
 
-def compare_boundaries(ax: Axes, image: np.ndarray, true_mask: np.ndarray, pred_mask: np.ndarray) -> None:
-    """Draw a micrograph with the boundary pixels found, missed and invented in three colours, and their legend.
+def error_map(
+    ax: Axes, image: np.ndarray, true: np.ndarray, found: np.ndarray, opacity: float = OPACITY
+) -> list[Line2D]:
+    """Draw a micrograph with what was found, missed and invented of a class in three colours.
 
     Parameters
     ----------
@@ -204,18 +207,23 @@ def compare_boundaries(ax: Axes, image: np.ndarray, true_mask: np.ndarray, pred_
         To draw on.
     image : numpy.ndarray
         (H, W) uint8, uint16 or float in [0, 1].
-    true_mask, pred_mask : numpy.ndarray
-        (H, W), above 0 is boundary.
+    true, found : numpy.ndarray
+        (H, W) bool.
+    opacity : float
+        Of the colours, up to 1.
+
+    Returns
+    -------
+    list of matplotlib.lines.Line2D
+        Handles for a legend.
     """
-    true, pred = true_mask > 0, pred_mask > 0
-    kinds = {"found": (true & pred, FOUND), "missed": (true & ~pred, MISSED), "invented": (pred & ~true, INVENTED)}
+    kinds = {"found": (true & found, FOUND), "missed": (true & ~found, MISSED), "invented": (found & ~true, INVENTED)}
     picture = np.repeat(_unit(image)[..., None], 3, axis=2)  # (H, W, 3)
     for where, colour in kinds.values():
-        picture[where] = to_rgb(colour)
+        picture[where] += opacity * (np.float32(to_rgb(colour)) - picture[where])
     ax.imshow(picture, interpolation="antialiased")
     ax.set_axis_off()
-    keys = [Line2D([], [], color=colour, linewidth=3, label=name) for name, (_, colour) in kinds.items()]
-    ax.legend(handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), ncols=3, handlelength=1, columnspacing=1)
+    return [Line2D([], [], color=colour, linewidth=4, label=name) for name, (_, colour) in kinds.items()]
 
 
 def chain(fig: Figure, axes: Sequence[Axes], *, closed: bool = False) -> None:
@@ -266,7 +274,8 @@ def credit(fig: Figure, text: str, *, is_generated: bool = False) -> None:
     is_generated : bool
         True writes "generated stand-in" across the top, before the title that is there.
     """
-    fig.supxlabel(text, fontsize=7, color="0.35", x=0.01, ha="left")
+    letters = round(21 * fig.get_figwidth())  # that fit on a line
+    fig.supxlabel(textwrap.fill(text, letters), fontsize=7, color="0.35", x=0.01, ha="left")
     if is_generated:
         stamp = ": ".join(part for part in (STAMP, fig.get_suptitle()) if part)
         fig.suptitle(stamp, fontsize=10, fontweight="bold", color=MISSED)
@@ -282,6 +291,7 @@ def forest(
     high: str = "high",
     n: str = "n",
     reference: float | None = None,
+    highlight: str = "",
 ) -> None:
     """Draw one line a row: the estimate, its interval, and beside them the numbers and how many they are from.
 
@@ -295,11 +305,14 @@ def forest(
         Its columns.
     reference : float, optional
         Where to draw a dashed line, e.g. at a published value or at no difference.
+    highlight : str
+        Label of a line in another colour.
     """
     at = np.arange(len(table))[::-1]
     ends = table[[low, high]].to_numpy(float)
-    ax.hlines(at, ends[:, 0], ends[:, 1], color="C0", linewidth=2)
-    ax.plot(table[value], at, "o", color="C0")
+    colours = [MISSED if name == highlight else "C0" for name in table[label]]
+    ax.hlines(at, ends[:, 0], ends[:, 1], color=colours, linewidth=2)
+    ax.scatter(table[value], at, color=colours)
     if reference is not None:
         ax.axvline(reference, color="0.5", linestyle="--", linewidth=1, zorder=0)
     ax.set_yticks(at, table[label])
@@ -309,27 +322,39 @@ def forest(
         ax.annotate(text, (1.02, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=8)
 
 
-def interval_bars(
+def errorbar(
     ax: Axes,
     table: pd.DataFrame,
-    *,
-    label: str,
+    at: Sequence[float],
     value: str,
-    low: str = "low",
-    high: str = "high",
-    n: str = "n",
+    ends: tuple[str, str] | None = None,
+    *,
+    across: bool = False,
+    **style,
 ) -> None:
-    """Draw one bar a row with its interval, and under its name how many the value is from.
+    """Draw one marker a row with its interval.
 
     Parameters
     ----------
-    ax, table, label, value, low, high, n
-        As for `forest`; bars run from the left.
+    ax : matplotlib.axes.Axes
+        To draw on.
+    table : pandas.DataFrame
+        One row a marker; NaN ends where there is no interval.
+    at : sequence of float
+        Where the markers stand on the other axis.
+    value : str
+        Column of the values.
+    ends : (str, str), optional
+        Columns of the ends of their intervals; none: <value>_low and <value>_high.
+    across : bool
+        Values run along x instead of y.
+    **style
+        Of ``Axes.errorbar``.
     """
-    at, values = np.arange(len(table)), table[value].to_numpy(float)
-    reach = np.abs(table[[low, high]].to_numpy(float) - values[:, None]).T  # (2, rows), below and above
-    ax.bar(at, values, yerr=reach, color=sns.color_palette("colorblind", len(table)), capsize=3, width=0.7)
-    ax.set_xticks(at, [f"{name}\nn = {count}" for name, count in zip(table[label], table[n], strict=True)])
+    values = table[value].to_numpy(float)
+    reach = np.abs(table[list(ends or (f"{value}_low", f"{value}_high"))].to_numpy(float).T - values)  # (2, rows)
+    where = {"x": values, "y": at, "xerr": reach} if across else {"x": at, "y": values, "yerr": reach}
+    ax.errorbar(**where, **{"fmt": "o", "capsize": 2, **style})
 
 
 def save(fig: Figure, folder: str | Path, name: str) -> Path:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from micro_lib.application.tables import MEASURED, largest_profile
+from micro_lib.application.tables import MEASURED, OF_STATEMENTS, largest_profile
 from micro_lib.core.runs import read_table, repository_root
 
 SEPARATOR = "; "  # between the names in a claim's column answers
@@ -84,24 +84,41 @@ def answering(*answered: Cell) -> dict[str, str]:
     }
 
 
-def judged_gain(row: Mapping, theirs: float, made: str) -> dict:
-    """Return the fields of a claim on a published gain: reproduced within our interval, its direction above zero.
+def ours_of(row: Mapping, name: str, factor: float = 1, n: str = "n") -> dict:
+    """Return our number as fields of a claim: name, <name>_low and <name>_high of a row, times a factor, and its n."""
+    ends = {"ours": name, "low": f"{name}_low", "high": f"{name}_high"}
+    return {field: factor * float(row[column]) for field, column in ends.items()} | {"n": int(row[n])}
+
+
+def judged_level(ours: Mapping, theirs: float, why: str) -> dict:
+    """Return the fields of a claim on a published level: reproduced if it lies in our interval, `ours_of` a row."""
+    close = ours["low"] <= theirs <= ours["high"]
+    return {**ours, "verdict": "reproduced" if close else "not reproduced", "why": why}
+
+
+def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None) -> dict:
+    """Return the fields of a claim on a published gain: as `judged_level`, or its direction, but neither if not won.
 
     Parameters
     ----------
-    row : mapping
-        difference, difference_low, difference_high (0 to 1, paired over folds), p and n.
+    ours : mapping
+        As from `ours_of`.
     theirs : float
-        The published gain, percent.
-    made : str
-        What ours was measured on.
+        The published gain.
+    why : str
+        Goes with it.
+    won : bool, optional
+        Whether there is a gain; none: our interval lies above zero.
     """
-    ours, low, high = (100 * float(row[f"difference{end}"]) for end in ("", "_low", "_high"))
-    verdict = "not reproduced"
-    if low > 0:
-        verdict = "reproduced" if low <= theirs <= high else "direction reproduced"
-    why = f"paired over folds, p = {row['p']:.2g}; {made}"
-    return {"ours": ours, "low": low, "high": high, "n": int(row["n"]), "verdict": verdict, "why": why}
+    found = judged_level(ours, theirs, why)
+    if not (ours["low"] > 0 if won is None else won):
+        return found | {"verdict": "not reproduced"}
+    return found if found["verdict"] == "reproduced" else found | {"verdict": "direction reproduced"}
+
+
+def judged_statement(ours: Mapping, holds: bool, why: str) -> dict:
+    """Return the fields of a claim on what a paper states without a number: whether it holds here, by `ours`."""
+    return {**ours, "verdict": OF_STATEMENTS[0] if holds else OF_STATEMENTS[1], "why": why}
 
 
 def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:

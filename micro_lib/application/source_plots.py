@@ -60,8 +60,7 @@ def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         for i, augmentation in enumerate(AUGMENTATIONS):
             part = table[table["augmentation"] == augmentation]
             at = np.array([list(PRETRAININGS).index(name) for name in part["pretraining"]]) + 0.22 * (i - 1)
-            reach = np.abs(part[[f"{domain}_low", f"{domain}_high"]].to_numpy(float).T - part[domain].to_numpy(float))
-            ax.errorbar(at, part[domain], reach, fmt="o", color=f"C{i}", capsize=2, label=augmentation)
+            plots.errorbar(ax, part, at, domain, color=f"C{i}", label=augmentation)
             for at_theirs, name in enumerate(PUBLISHED_NAMES):
                 cells = theirs[(theirs["arm"] == f"{name}, {augmentation}") & (theirs["where"] == _TABLES.get(domain))]
                 values = cells.loc[cells["quantity"] == "mIoU", "value"] / 100

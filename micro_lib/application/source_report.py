@@ -3,16 +3,15 @@
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from micro_lib.analysis.stats import paired_t, t_interval
 from micro_lib.application import adaptation_report
-from micro_lib.application.published import Cell, answering, cell, judged_gain
-from micro_lib.application.tables import claim_rows, stored_rows
+from micro_lib.application.adaptation_report import NOT_RUN, percent_claim, percent_gain, published
+from micro_lib.application.published import Cell, judged_level, ours_of
+from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
 from micro_lib.training import source
 from micro_lib.training.source import AUGMENTATIONS, TARGETS
 
@@ -20,7 +19,6 @@ DOMAINS = ("source", *TARGETS)
 FACTORS = ("pretraining", "task", "augmentation")
 # The paper's words for what the encoder knew; pictures of our own generators stand for its NanoSEM.
 PUBLISHED_NAMES = {"random": "random", "ImageNet": "ImageNet", "two-stage": "NanoSEM"}
-published = partial(cell, "Goetz 2022")
 
 
 def arm_of(configuration: str | Mapping) -> str:
@@ -41,9 +39,10 @@ def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
     profile : str
         Usually ``"study"``.
     folder : str or pathlib.Path
-        As for `micro_lib.application.tables.stored_rows`.
+        As for `micro_lib.application.tables.stored_sweep`.
     """
-    return stored_rows("source_runs.csv", profile, arm_of, ("configuration", "arm", "seed", "fold", *FACTORS), folder)
+    columns = ("arm", "seed", "fold", *FACTORS)
+    return stored_sweep("source", profile, lambda text: {"arm": arm_of(text)}, columns, folder)[0]
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:
@@ -65,8 +64,8 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
         folds = _by_fold(part)
         row = {"arm": arm, **dict(zip(FACTORS, factors, strict=True)), "n": len(folds)}
         for name in DOMAINS:
-            values = folds[f"{name}_miou"].to_numpy(float)
-            row |= _interval(values, name) | {f"{name}_sd": values.std(ddof=1) if len(values) > 1 else math.nan}
+            values = folds[f"{name}_miou"]
+            row |= mean_fields(values, name) | {f"{name}_sd": values.std()}
         rows.append(row)
     known = list(source.CONFIGURATIONS)
     rows.sort(key=lambda row: known.index(row["arm"]) if row["arm"] in known else len(known))
@@ -75,11 +74,6 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _by_fold(part: pd.DataFrame) -> pd.DataFrame:
     return part.groupby("fold").mean(numeric_only=True)
-
-
-def _interval(values: np.ndarray, name: str) -> dict:
-    low, high = tuple(t_interval(values))[1:] if len(values) > 1 else (math.nan, math.nan)
-    return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
 def effects(runs: pd.DataFrame, factor: str, base: str) -> pd.DataFrame:
@@ -107,15 +101,10 @@ def effects(runs: pd.DataFrame, factor: str, base: str) -> pd.DataFrame:
         for level in [name for name in wide if name != base and base in wide]:
             folds = wide[[level, base]].dropna().groupby("fold").mean()
             if len(folds) > 1:
-                rows.append({"level": level, "against": base, "domain": domain, **_paired(folds[level], folds[base])})
+                row = {"level": level, "against": base, "domain": domain}
+                rows.append(row | paired_fields(folds[level], folds[base]))
     columns = ["level", "against", "domain", "n", "difference", "difference_low", "difference_high", "p"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _paired(ours: pd.Series, base: pd.Series) -> dict:
-    test = paired_t(ours.to_numpy(float), base.to_numpy(float))
-    ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
-    return {"n": test.n, "difference": test.difference.estimate, **ends, "p": test.p}
 
 
 def longer(runs: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +122,7 @@ def longer(runs: pd.DataFrame) -> pd.DataFrame:
         for name in DOMAINS:
             whole, half = folds[f"{name}_miou"], folds[f"{name}_miou_half"]
             found = {"n": len(folds), "difference": float((whole - half).mean())}
-            found = _paired(whole, half) if len(folds) > 1 else found
+            found = paired_fields(whole, half) if len(folds) > 1 else found
             rows.append({"arm": arm, "domain": name, "half": half.mean(), "whole": whole.mean(), **found})
     columns = ["arm", "domain", "half", "whole", "n", "difference", "difference_low", "difference_high", "p"]
     return pd.DataFrame(rows).reindex(columns=columns)
@@ -188,8 +177,9 @@ def beside_published(runs: pd.DataFrame, adapted: pd.DataFrame) -> pd.DataFrame:
 def _row(arm: str, theirs: Cell, values: np.ndarray) -> dict:
     row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "arm": arm}
     row |= {"published": theirs.printed, "value": theirs.value}
-    ours = _interval(values, "ours") if len(values) else dict.fromkeys(("ours", "ours_low", "ours_high"), math.nan)
-    return row | {"ours": ours["ours"], "low": ours["ours_low"], "high": ours["ours_high"], "n": len(values)}
+    if not len(values):
+        return row | {"ours": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    return row | ours_of({**mean_fields(values, "ours"), "n": len(values)}, "ours")
 
 
 def _answered() -> Iterator[tuple[str, Cell, object]]:
@@ -240,21 +230,16 @@ def claims(
     rows = []
     for ours in beside_published(runs, adapted).to_dict("records"):
         theirs = published(ours["where"], ours["item"], ours["quantity"])
-        rows.append(_claim(f"{theirs.where}, {theirs.item}: {theirs.quantity}", _level(ours), theirs))
+        rows.append(percent_claim(f"{theirs.where}, {theirs.item}: {theirs.quantity}", _level(ours), theirs))
     for base, name in (("random", "random"), ("ImageNet", "ImageNet")):
         theirs = published("section 4.1", f"NanoSEM against {name}", "mIoU gained on the source")
         told = f"pre-training in domain after ImageNet against {name}: mIoU gained on the source"
-        rows.append(_claim(told, _gain(runs, base, theirs.value), theirs))
+        rows.append(percent_claim(told, _gain(runs, base, theirs.value), theirs))
     rows.append(_forgetting(runs))
     seeds = sorted(int(seed) for seed in runs["seed"].unique())
     return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
 
 
-def _claim(claim: str, found: Mapping, *theirs: Cell) -> dict:
-    return {"claim": claim, **answering(*theirs), "unit": "%", **found}
-
-
-_NOT_RUN = {"verdict": "not run here", "why": "needs runs of two folds or more of these arms"}
 _IMITATED = (
     "generated micrographs and generated pictures for NanoSEM, made after the paper's words, a light network; "
     "the interval is over folds"
@@ -263,9 +248,8 @@ _IMITATED = (
 
 def _level(row: Mapping) -> dict:
     if row["n"] < 2:
-        return _NOT_RUN
-    verdict = "reproduced" if row["low"] <= row["value"] <= row["high"] else "not reproduced"
-    return {**{name: row[name] for name in ("ours", "low", "high", "n")}, "verdict": verdict, "why": _IMITATED}
+        return NOT_RUN
+    return judged_level({name: row[name] for name in ("ours", "low", "high", "n")}, row["value"], _IMITATED)
 
 
 def _gain(runs: pd.DataFrame, base: str, theirs: float) -> dict:
@@ -273,8 +257,8 @@ def _gain(runs: pd.DataFrame, base: str, theirs: float) -> dict:
     found = effects(grid(runs[runs["augmentation"] == "extended"]), "pretraining", base)
     row = found[(found["level"] == "two-stage") & (found["domain"] == "source")]
     if row.empty:
-        return _NOT_RUN
-    return judged_gain(row.iloc[0], theirs, _IMITATED)
+        return NOT_RUN
+    return percent_gain(row.iloc[0], theirs, _IMITATED)
 
 
 def _forgetting(runs: pd.DataFrame) -> dict:
@@ -286,9 +270,8 @@ def _forgetting(runs: pd.DataFrame) -> dict:
     stated["claim"] = "generality is sacrificed between 100 and 200 epochs: change of mIoU on T2, pre-trained networks"
     part = runs[runs["pretraining"].isin(["ImageNet", "two-stage"])] if len(runs) else runs
     if not len(part) or part["fold"].nunique() < 2:
-        return stated | _NOT_RUN
+        return stated | NOT_RUN
     folds = part.assign(change=part["T2_miou"] - part["T2_miou_half"]).groupby("fold")["change"].mean()
-    ours = _interval(100 * folds.to_numpy(float), "ours")
-    found = {"ours": ours["ours"], "low": ours["ours_low"], "high": ours["ours_high"], "n": len(folds)}
+    found = ours_of({**mean_fields(folds, "change"), "n": len(folds)}, "change", 100)
     verdict = "direction reproduced" if found["high"] < 0 else "not reproduced"
     return stated | found | {"verdict": verdict, "why": f"mean over arms, paired over folds; {_IMITATED}"}

@@ -13,6 +13,7 @@ import submitit
 from filelock import FileLock
 from tqdm import tqdm
 
+from micro_lib.application.tables import tables_dir
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.runs import (
     build_dir,
@@ -21,7 +22,6 @@ from micro_lib.core.runs import (
     provenance,
     read_json,
     read_table,
-    repository_root,
     write_json,
     write_table,
 )
@@ -36,6 +36,9 @@ SWEEPS = {
     "joint": "micro_lib.training.joint",
     "source": "micro_lib.training.source",
 }
+# Name of a sweep -> function(profile, folder, tables), called when the sweep has ended: what its runs left in their
+# folders beside rows and images becomes tables.
+COLLECTED = {"adaptation": "micro_lib.application.adaptation_report:collect"}
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -52,7 +55,7 @@ def run_named(
     seeds: Sequence[int] = (),
     workers: int = 2,
 ) -> int:
-    """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``.
+    """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``, and gather what else it left, see `COLLECTED`.
 
     Parameters
     ----------
@@ -88,7 +91,7 @@ def run_named(
     configurations = [{**known[wanted], **(changes or {})} for wanted in only or known]
     seeds = seeds or settings(name, profile)["seeds"]
     folder = build_dir() / "sweeps" / name
-    tables = repository_root() / "figures" / "tables" if profile != "smoke" else folder
+    tables = tables_dir() if profile != "smoke" else folder
     done = run_sweep(
         f"{module}:run",
         configurations,
@@ -98,6 +101,8 @@ def run_named(
         table=tables / f"{name}_runs.csv",
         workers=workers,
     )
+    if name in COLLECTED:
+        _function(COLLECTED[name])(profile, folder, tables)
     return 0 if len(done) == len(configurations) * len(seeds) else 1
 
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
+from micro_lib.analysis.stats import paired_t, t_interval
 from micro_lib.core.profiles import PROFILES, resolve
 from micro_lib.core.runs import provenance, read_table, repository_root, write_table
 
@@ -29,7 +31,8 @@ COLUMNS = (
     "versions",
     "commit",
 )
-MEASURED = ("reproduced", "direction reproduced", "not reproduced")
+OF_STATEMENTS = ("holds here", "does not hold here")  # what a paper says without a number
+MEASURED = ("reproduced", "direction reproduced", "not reproduced", *OF_STATEMENTS)
 VERDICTS = (*MEASURED, "cannot be tested with open data", "not run here")
 _SHOWN = ["claim", "paper", "where", "published", "ours", "n", "unit", "profile", "verdict"]
 
@@ -79,6 +82,8 @@ def _checked(claim: Mapping) -> dict:
         faults.append(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
     elif verdict in MEASURED and not (measured and row["n"] >= 1):
         faults.append(f"verdict {verdict!r} needs our number and its n")
+    elif verdict in OF_STATEMENTS and row["answers"]:
+        faults.append(f"verdict {verdict!r} is for statements without a number, and {row['answers']} is one")
     elif verdict not in MEASURED and (measured or not row["why"]):
         faults.append(f"verdict {verdict!r} takes no number of ours and says why")
     if math.isnan(row["low"]) != math.isnan(row["high"]) or row["low"] > row["high"]:
@@ -156,16 +161,19 @@ def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
         Columns `COLUMNS`.
     """
     built = gather_claims(path for path in sorted(Path(place).glob("*/claims.csv")) if path.parent.name != without)
-    path = repository_root() / "figures" / "tables" / "claims.csv"
+    path = tables_dir() / "claims.csv"
     stored = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
     stored = stored[(stored["notebook"] != without) & ~stored["notebook"].isin(built["notebook"])]
     return pd.concat([table for table in (stored, built) if len(table)] or [stored], ignore_index=True)
 
 
-def stored_rows(
-    table: str, profile: str, arm_of: Callable[[str], str], columns: Sequence[str], folder: str | Path = ""
-) -> pd.DataFrame:
-    """Return the rows that a sweep has stored for one profile, with a column arm; none, but columns, without the table.
+def tables_dir() -> Path:
+    """Return the folder of the stored tables."""
+    return repository_root() / "figures" / "tables"
+
+
+def stored_rows(table: str, profile: str, columns: Sequence[str] = (), folder: str | Path = "") -> pd.DataFrame:
+    """Return the stored rows of one profile; none, but columns, without the table.
 
     Parameters
     ----------
@@ -173,19 +181,84 @@ def stored_rows(
         File name, e.g. ``"grains_runs.csv"``.
     profile : str
         Usually ``"study"``.
-    arm_of : callable
-        Turns a stored configuration (JSON) into the name of its arm.
     columns : sequence of str
-        Of the empty table.
+        Of the empty table, beside profile.
     folder : str or pathlib.Path
-        Where the table lies; ``""`` is ``figures/tables`` of the repository.
+        Where the table lies; ``""`` is `tables_dir`.
     """
-    path = (Path(folder) if folder else repository_root() / "figures" / "tables") / table
-    if not path.is_file():
-        return pd.DataFrame(columns=list(columns))
-    rows = read_table(path)
-    rows = rows[rows["profile"] == profile].reset_index(drop=True)
-    return rows.assign(arm=rows["configuration"].map(arm_of))
+    path = Path(folder or tables_dir()) / table
+    rows = read_table(path) if path.is_file() else pd.DataFrame(columns=["profile", *columns])
+    return rows[rows["profile"] == profile].reset_index(drop=True)
+
+
+def stored_sweep(
+    sweep: str,
+    profile: str,
+    named: Callable[[str], Mapping],
+    columns: Sequence[str] = (),
+    folder: str | Path = "",
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the stored runs of a sweep and what they left an image; empty, but columns, where nothing is stored.
+
+    Parameters
+    ----------
+    sweep : str
+        Its name, which begins those of its tables, ``<sweep>_runs.csv`` and ``<sweep>_images.csv``.
+    profile, folder
+        As for `stored_rows`.
+    named : callable
+        Turns a stored configuration (JSON) into columns of both tables, e.g. its arm.
+    columns : sequence of str
+        Of empty tables, beside the configuration.
+    """
+    found = []
+    for kind in ("runs", "images"):
+        rows = stored_rows(f"{sweep}_{kind}.csv", profile, ("configuration", *columns), folder)
+        names = {text: named(text) for text in rows["configuration"].unique()}
+        found.append(rows.assign(**pd.DataFrame([names[text] for text in rows["configuration"]])))
+    return tuple(found)
+
+
+def summary_origin(runs: pd.DataFrame, origin: Mapping) -> dict:
+    """Return the provenance of a table that sums up runs: theirs, and beside it that of the notebook that does so.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        Stored ones, or the notebook's own, which lack columns of `origin` or all rows.
+    origin : mapping
+        The notebook's, from `micro_lib.core.runs.provenance`.
+
+    Returns
+    -------
+    dict
+        The fields of `origin`, but where the runs have them all their values, e.g. seed ``"1, 2, 3"``; then
+        notebook_profile, notebook_seed, notebook_commit.
+    """
+    found = dict(origin)
+    for name in ("profile", "seed", "device", "versions", "commit", "dirty"):
+        if name in runs and len(runs):
+            found[name] = ", ".join(map(str, sorted(runs[name].unique())))
+    return found | {f"notebook_{name}": origin[name] for name in ("profile", "seed", "commit")}
+
+
+def mean_fields(values: Sequence[float], name: str, level: float = 0.95) -> dict[str, float]:
+    """Return the mean of independent runs as fields of a row: name, <name>_low and <name>_high (t; NaN for one run)."""
+    low, high = tuple(t_interval(values, level))[1:] if len(values) > 1 else (math.nan, math.nan)
+    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
+
+
+def paired_fields(ours: Sequence[float], base: Sequence[float], level: float = 0.95) -> dict[str, float]:
+    """Return `paired_t` of two or more pairs as fields of a row.
+
+    Returns
+    -------
+    dict
+        n, difference (ours minus base) with difference_low and difference_high, p and effect_dz.
+    """
+    test = paired_t(ours, base, level)
+    ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
+    return {"n": test.n, "difference": test.difference.estimate, **ends, "p": test.p, "effect_dz": test.effect_dz}
 
 
 def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:

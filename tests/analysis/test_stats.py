@@ -12,7 +12,9 @@ from micro_lib.analysis.stats import (
     Interval,
     agresti_coull,
     bootstrap_interval,
+    bootstrap_label_equivalent,
     cluster_bootstrap,
+    label_equivalent,
     paired_cluster_bootstrap,
     paired_t,
     t_interval,
@@ -223,3 +225,32 @@ def test_results_cannot_be_changed():
     with pytest.raises(AttributeError):
         t_interval([1, 2]).low = 0
     assert isinstance(t_interval([1, 2]), Interval)
+
+
+# --- labels that reach a score ---
+def test_a_score_is_worth_what_reaches_it_alone():
+    assert label_equivalent([0.85, 0.7, 0.95], [0.8, 0.9], [1, 4]) == pytest.approx([2, 1, 4])
+    assert label_equivalent(0.85, [0.8, 0.7, 0.9], [1, 2, 4]) == pytest.approx(2), "more labels are never worth less"
+    errors, alone = np.array([0.3, 0.45]), np.array([0.4, 0.5, 0.2])
+    assert label_equivalent(-errors, -alone, [16, 32, 64]) == pytest.approx([(16 * 64) ** 0.5, 16])
+
+
+def test_a_score_beyond_a_curve_that_flattens_is_worth_all_labels():
+    assert label_equivalent([0.7, 0.9], [0.5, 0.7, 0.69], [1, 4, 16]) == pytest.approx([4, 16])
+
+
+@given(st.lists(st.floats(0, 1), min_size=2, max_size=5), st.lists(st.floats(0, 1), min_size=2, max_size=6))
+def test_a_better_score_is_never_worth_less(alone, scores):
+    budgets = 2.0 ** np.arange(len(alone))
+    found = label_equivalent(np.sort(scores), alone, budgets)
+    assert (np.diff(found) >= -1e-9).all()
+    assert_allclose(found.clip(budgets[0], budgets[-1]), found)
+
+
+def test_units_alike_leave_no_interval_and_others_do():
+    spread = np.array([0.0, 0.01, -0.01, 0.02])[:, None]
+    alone = spread + np.array([0.8, 0.9])
+    same = bootstrap_label_equivalent(spread + 0.85, alone, [1, 4], rng=rng(), n_boot=50)
+    assert_allclose(same, 2)
+    estimate, low, high = bootstrap_label_equivalent(2 * spread + 0.85, alone, [1, 4], rng=rng(), n_boot=50)
+    assert low < estimate < high

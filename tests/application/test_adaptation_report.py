@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -221,19 +222,19 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
         return images_of([[5], [0]], "T2", groups=("a",)).iloc[:1]
 
     monkeypatch.setattr(adaptation, "bagged", mean)
-    for key, (shift, seed) in {
-        "one": ("T2", 1),
-        "two": ("T2", 2),
-        "three": ("coating", 1),
-        "four": ("coating", 2),
-    }.items():
-        place = tmp_path / "runs" / key
-        row = {"configuration": json.dumps({"shift": shift, "method": "FDA"}), "profile": "study", "seed": seed}
-        write_json(place / "done.json", {**row, "fold": seed - 1, "target_miou": 0.5 + 0.1 * seed})
-        write_table(pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1 * seed]}), place / "curve.csv")
+
+    def leave(key, shift, seed, miou=0.0):
+        configuration = json.dumps({"shift": shift, "method": "FDA"})
+        row = {"configuration": configuration, "profile": "study", "seed": seed, "fold": seed - 1}
+        write_json(tmp_path / "runs" / key / "done.json", {**row, "target_miou": miou or 0.5 + 0.1 * seed})
+        curve = pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1 * seed]})
+        write_table(curve, tmp_path / "runs" / key / "curve.csv")
+
+    for key, shift, seed in (("one", "T2", 1), ("two", "T2", 2), ("three", "coating", 1), ("four", "coating", 2)):
+        leave(key, shift, seed)
     for _ in range(2):  # again, nothing doubles
         collect("study", tmp_path, tmp_path)
-    assert asked[0] == ["one", "two"], "the coating's folds take turns"
+    assert asked == [["one", "two"]], "the coating's folds take turns; what is bagged is not bagged again"
     kept = curves("study", tmp_path)
     assert len(kept) == 8 and kept.loc[(kept["shift"] == "T2") & (kept["seed"] == 2), "loss"].tolist() == [0.5, 0.2]
     (row,) = bagged("study", tmp_path).to_dict("records")
@@ -245,6 +246,15 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
     )
     assert bagged("quick", tmp_path).empty and bagged("study", tmp_path / "none").empty
     assert len(read_table(tmp_path / "adaptation_bagged.csv")) == 1
+    leave("two", "T2", 2, miou=0.9)
+    collect("study", tmp_path, tmp_path)
+    assert len(asked) == 2 and bagged("study", tmp_path)["best_miou"].item() == 0.9, "a run that was repeated counts"
+    leave("five", "T2", 3)
+    collect("study", tmp_path, tmp_path)
+    assert bagged("study", tmp_path)["networks"].item() == 3
+    shutil.rmtree(tmp_path / "runs" / "five")
+    collect("study", tmp_path, tmp_path)
+    assert bagged("study", tmp_path)["networks"].item() == 3, "fewer runs than are stored: a fresh clone"
 
 
 # The paper

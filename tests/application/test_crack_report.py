@@ -185,11 +185,6 @@ def test_what_the_generator_is_worth():
     assert worth(runs_of({"mixed": 0.2, "real long": 0.3})).empty
 
 
-def test_a_rising_curve_and_errors_between_budgets():
-    needed = crack_report._needed(np.array([0.3, 0.45]), np.array([0.4, 0.5, 0.2]), [16, 32, 64])
-    assert needed == pytest.approx([(16 * 64) ** 0.5, 16])
-
-
 def test_the_shortcut_is_summed_up():
     tiles = pd.DataFrame({"group": list("aabb"), "role": "test", "label": [0, 1, 0, 1], "matched": [1, 1, 0, 0]})
     tiles = tiles.assign(probability=[0.2, 0.8, 0.6, 0.4], called=[0, 1, 1, 0], fold=[0, 0, 1, 1])

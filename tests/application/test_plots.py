@@ -106,14 +106,22 @@ def test_colours_can_be_told_apart_by_colour_blind_readers():
 
 def test_found_missed_and_invented_boundaries(picture):
     image, true = picture
-    pred = np.roll(true, 4, 0)
     ax = axes()
-    plots.compare_boundaries(ax, image, true, pred)
+    keys = plots.error_map(ax, image, true > 0, np.roll(true, 4, 0) > 0, opacity=1)
     shown = drawn(ax)
     for rows, colour in {(24, 30): plots.FOUND, (20, 24): plots.MISSED, (30, 34): plots.INVENTED}.items():
         np.testing.assert_allclose(shown[slice(*rows)], np.broadcast_to(to_rgb(colour), (rows[1] - rows[0], 80, 3)))
     np.testing.assert_allclose(shown[:20], np.repeat(image[:20, :, None] / 255, 3, 2), atol=1e-6)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["found", "missed", "invented"]
+    assert [key.get_label() for key in keys] == ["found", "missed", "invented"]
+
+
+def test_errors_are_half_transparent():
+    ax = axes()
+    plots.error_map(ax, np.full((2, 2), 51, np.uint8), np.array([[1, 1], [0, 0]]) > 0, np.array([[1, 0], [1, 0]]) > 0)
+    shown = drawn(ax)
+    for (y, x), colour in {(0, 0): plots.FOUND, (0, 1): plots.MISSED, (1, 0): plots.INVENTED}.items():
+        assert shown[y, x] == pytest.approx(0.2 + plots.OPACITY * (np.array(to_rgb(colour)) - 0.2), abs=1e-6)
+    assert shown[1, 1] == pytest.approx([0.2] * 3)
 
 
 # Scale bars
@@ -224,19 +232,18 @@ def test_forests_draw_each_row_where_its_numbers_are():
     assert at["a"] > at["b"] > at["c"]
     np.testing.assert_allclose(bars[0], [[0.4, at["a"]], [0.6, at["a"]]])
     np.testing.assert_allclose(bars[1], [[0.65, at["b"]], [0.78, at["b"]]])
-    dots = ax.lines[0].get_xydata()
+    dots = ax.collections[1].get_offsets()
     np.testing.assert_allclose(dots, np.stack([table["mean"], list(at.values())], 1))
-    assert (np.array(ax.lines[1].get_xdata()) == 0.745).all()
+    assert (np.array(ax.lines[0].get_xdata()) == 0.745).all()
     texts = [text.get_text() for text in ax.texts]
     assert texts == ["0.50 [0.40, 0.60], n = 5", "0.700 [0.650, 0.780], n = 12", "0.600, n = 1"]
 
 
-def test_bars_have_intervals_and_counts():
+@pytest.mark.parametrize("across", [False, True])
+def test_error_bars_reach_the_ends_of_their_intervals(across):
     ax, table = axes(), intervals()
-    plots.interval_bars(ax, table, label="name", value="mean")
-    np.testing.assert_allclose([bar.get_height() for bar in ax.patches], table["mean"])
-    assert [text.get_text() for text in ax.get_xticklabels()] == ["a\nn = 5", "b\nn = 12", "c\nn = 1"]
-    whiskers = ax.containers[0].lines[2][0].get_segments()
-    np.testing.assert_allclose(whiskers[0], [[0, 0.4], [0, 0.6]])
-    np.testing.assert_allclose(whiskers[1], [[1, 0.65], [1, 0.78]])
-    assert len({bar.get_facecolor() for bar in ax.patches}) == 3
+    plots.errorbar(ax, table[:2], [3, 4], "mean", ("low", "high"), across=across)
+    plots.errorbar(ax, table[:2].rename(columns={"low": "mean_low", "high": "mean_high"}), [3, 4], "mean")
+    whiskers = [np.array(container.lines[2][0].get_segments()) for container in ax.containers]
+    np.testing.assert_allclose(whiskers[1], [[[3, 0.4], [3, 0.6]], [[4, 0.65], [4, 0.78]]])
+    np.testing.assert_allclose(whiskers[0], whiskers[1][:, :, ::-1] if across else whiskers[1])

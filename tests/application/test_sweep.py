@@ -32,6 +32,8 @@ def run(configuration, seed, profile, out):
         raise RuntimeError("no luck")
     return {"value": configuration["a"] * 10 + seed, "profile_seen": profile, "threads": int(THREADS_AT_IMPORT)}
 
+CONFIGURATIONS = {"one": {"a": 1}}
+
 def nested(configuration, seed, profile, out):
     return {"value": [1, 2]}
 
@@ -207,6 +209,31 @@ def test_named_sweeps_take_configurations_and_seeds_from_the_experiment(tmp_path
     assert str(seen["table"]).startswith(str(tmp_path)), "smoke rows stay out of the stored tables"
     with pytest.raises(ValueError, match="no configuration irn; there are broad"):
         sweep.run_named("grains", only=["irn"])
+
+
+def test_what_a_sweep_leaves_beside_rows_is_gathered_when_it_has_ended(place, monkeypatch):
+    """The second call stands for one after a kill: the first has not come as far as gathering."""
+    (place / "gathered_by_a_test.py").write_text(
+        "def gather(profile, folder, tables):\n"
+        "    left = sorted((folder / 'runs').glob('*/checkpoint'))\n"
+        "    (tables / 'left.txt').write_text(f'{profile} {len(left)}')\n"
+    )
+    for path in ("experiment_of_a_test", "gathered_by_a_test"):
+        monkeypatch.delitem(sys.modules, path, raising=False)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setenv("MICRO_OUT", str(place))
+    monkeypatch.setitem(sweep.SWEEPS, "toy", "experiment_of_a_test")
+    monkeypatch.setattr(sweep, "settings", lambda name, profile: {"seeds": (1, 2)})
+    assert sweep.run_named("toy", profile="smoke") == 0
+    left = place / "sweeps" / "toy" / "left.txt"
+    assert not left.is_file(), "only sweeps that name a function for it"
+    monkeypatch.setitem(sweep.COLLECTED, "toy", "gathered_by_a_test:gather")
+    assert sweep.run_named("toy", profile="smoke") == 0
+    assert left.read_text() == "smoke 2" and calls(place) == ["1 1", "1 2"]
+
+
+def test_the_functions_that_gather_are_there():
+    assert set(sweep.COLLECTED) <= set(sweep.SWEEPS) and all(map(sweep._function, sweep.COLLECTED.values()))
 
 
 def test_a_fresh_clone_goes_on_from_the_stored_rows(place):

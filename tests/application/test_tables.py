@@ -30,6 +30,20 @@ def test_rows_have_the_agreed_columns_and_their_provenance():
     assert "numpy" in row["versions"] and len(row["commit"]) >= 7
 
 
+def test_a_table_that_sums_up_runs_says_which():
+    names = ("profile", "seed", "device", "notebook", "versions", "commit", "dirty")
+    origin = dict(zip(names, ("quick", 1, "cpu", "05_grains", "numpy 2", "c", 1), strict=True))
+    runs = pd.DataFrame({"profile": "study", "seed": [10, 2, 2], "commit": ["b", "a", "b"], "dirty": 0})
+    found = tables.summary_origin(runs, origin)
+    assert found == {
+        **origin,
+        **{"profile": "study", "seed": "2, 10", "commit": "a, b", "dirty": "0"},
+        **{"notebook_profile": "quick", "notebook_seed": 1, "notebook_commit": "c"},
+    }
+    for own in (runs[:0], pd.DataFrame({"miou": [0.5]})):
+        assert tables.summary_origin(own, origin) == found | origin, "runs of the notebook itself"
+
+
 def test_profile_of_the_environment_is_written_out(monkeypatch):
     monkeypatch.setenv("MICRO_PROFILE", "smoke")
     assert rows(MEASURED, profile="")["profile"].tolist() == ["smoke"]

@@ -59,7 +59,7 @@ FAULTS = {
     "08_joint_segmentation": [
         "micro_lib.analysis.metrics:confusion",
         "micro_lib.training.joint:union",
-        "micro_lib.application.joint_report:worth",
+        "micro_lib.analysis.stats:label_equivalent",
     ],
     "09_source_segmentation": [
         "micro_lib.synthesis.bainite:domain",
