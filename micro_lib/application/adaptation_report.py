@@ -329,17 +329,18 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
         names = {name: row[name] for name in ("profile", *NAMES, "seed", "fold")}
         curve = pd.DataFrame([names]).merge(read_table(place / "curve.csv"), how="cross")
         merge_rows(folder / CURVES_TABLE, curve, ("profile", *NAMES, "seed", "step"))
-    for (name, arm), part in pd.DataFrame([row for _, row in done]).groupby(NAMES):
+    rows = pd.DataFrame([row for _, row in done])
+    for (name, arm), part in rows.groupby(NAMES) if done else ():
         places = [place for place, row in done if (row["shift"], row["arm"]) == (name, arm)]
-        takes_turns = name not in adaptation.GENERATED
-        if part["fold"].nunique() > 1 and not takes_turns and not _is_bagged(part, bagged(profile, folder)):
+        several = name in adaptation.GENERATED and part["fold"].nunique() > 1
+        if several and not _is_bagged(part, bagged(profile, folder)):
             merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
 
 
 def _is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
     """Tell whether these runs, or more of their arm, are bagged already: a fresh clone has the table, not the runs."""
     known = bags[(bags[NAMES] == part[NAMES].iloc[0]).all(axis=1)]
-    same = (known["networks"] == len(part)) & np.isclose(known["single_miou"], part["target_miou"].mean())
+    same = (known["networks"] == len(part)) & np.isclose(known["single_miou"].astype(float), part["target_miou"].mean())
     return bool((same | (known["networks"] > len(part))).any())
 
 

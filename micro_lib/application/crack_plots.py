@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from skimage.segmentation import find_boundaries
 
 from micro_lib.application import plots
 from micro_lib.application.crack_report import PUBLISHED_RUNS
@@ -83,13 +84,13 @@ def budget(ax: Axes, curve: pd.DataFrame, synthetic: float) -> None:
     ax.set_xticks(sorted(set(curve["n_real"])), [str(n) for n in sorted(set(curve["n_real"]))])
     ax.minorticks_off()
     ax.set(xlabel="real tiles trained on (small numbers: runs)", ylabel="error on held specimens", ylim=(0, None))
-    ax.legend()
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
 
 
 def wrong_sheet(
     wrong: pd.DataFrame, records: Mapping[str, Record], credit: str, *, columns: int = 6, is_generated: bool = False
 ) -> Figure:
-    """Draw tiles a classifier is wrong about, with what it says and the mask of the cracks it missed.
+    """Draw tiles a classifier is wrong about, with what it says and the outlines of the cracks it missed.
 
     Parameters
     ----------
@@ -121,12 +122,12 @@ def wrong_sheet(
 
 def _panel(row: Mapping, record: Record) -> plots.Panel:
     kind = "missed" if row["label"] else "false alarm"
-    mask = record.mask if row["label"] else None
+    mask = find_boundaries(record.mask, mode="outer").astype(np.uint8) if row["label"] else None
     return plots.Panel(record.image, mask, f"{kind}\np = {row['probability']:.2f}\n{record.group}")
 
 
 def counts_by_specimen(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
-    """Draw the error of each arm on each specimen, a point an arm; specimens looked at are marked with a star.
+    """Draw the error of each arm on each specimen, with its lowest and highest run; a star marks those looked at.
 
     Parameters
     ----------
@@ -137,8 +138,8 @@ def counts_by_specimen(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> No
     arms : sequence of str
         Its columns to draw.
     """
-    names = [f"{r.specimen}{' *' if r.looked_at else ''}\n{r.tiles} tiles" for r in table.itertuples()]
-    _side_by_side(ax, table[list(arms)])
+    names = [f"{r.specimen}{' *' if r.looked_at else ''}\n{r.tiles} tiles, {r.runs} runs" for r in table.itertuples()]
+    _side_by_side(ax, table, arms)
     ax.set_xticks(np.arange(len(table)), names, rotation=30, ha="right")
     ax.set(ylabel="error when held out")
 
@@ -153,14 +154,17 @@ def by_seed(ax: Axes, table: pd.DataFrame) -> None:
     table : pandas.DataFrame
         One row a seed (the index), one column an arm.
     """
-    _side_by_side(ax, table)
+    _side_by_side(ax, table, table.columns)
     ax.set_xticks(np.arange(len(table)), [f"{seed}\nfold {(seed - 1) % len(cracks.FOLDS)}" for seed in table.index])
-    ax.set(xlabel="seed", ylabel="error on held specimens")
+    ax.set(xlabel="seed (one run of each arm)", ylabel="error on held specimens")
 
 
-def _side_by_side(ax: Axes, table: pd.DataFrame) -> None:
-    at, arms = np.arange(len(table)), table.columns
+def _side_by_side(ax: Axes, table: pd.DataFrame, arms: Sequence[str]) -> None:
     for i, arm in enumerate(arms):
-        ax.plot(at + 0.12 * (i - (len(arms) - 1) / 2), table[arm], "osD^v<>"[i % 7], label=arm)
+        at, style = np.arange(len(table)) + 0.12 * (i - (len(arms) - 1) / 2), {"fmt": "osD^v<>"[i % 7], "label": arm}
+        if f"{arm}_low" in table:
+            plots.errorbar(ax, table, at, arm, **style, linewidth=1)
+        else:
+            ax.errorbar(at, table[arm], **style)
     ax.set_ylim(0, None)
-    ax.legend(ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4)

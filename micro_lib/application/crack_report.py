@@ -291,14 +291,23 @@ def _clustered(wrong: pd.Series, n: pd.Series, names, column: str) -> dict:
 
 
 def specimen_table(counts: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
-    """Return the error of each arm on each specimen when it was tested on, its tiles, and whether it was looked at."""
+    """Return the error of each arm on each specimen when it was tested on.
+
+    Returns
+    -------
+    pandas.DataFrame
+        specimen, tiles, looked_at, runs (of an arm, at most), and for each arm its error over all runs with <arm>_low
+        and <arm>_high, the lowest and the highest of a run.
+    """
     tested = _tested(counts, False, ())
-    columns = {}
+    table = tested.groupby("name")["n"].max().to_frame("tiles")
+    table["looked_at"] = table.index.isin(LOOKED_AT)
+    table["runs"] = tested[tested["arm"].isin(arms) & (tested["n_real"] == 0)].groupby("name")["seed"].nunique()
     for arm in arms:
-        sums = _of(tested, arm).groupby("name")[["wrong", "n"]].sum()
-        columns[arm] = sums["wrong"] / sums["n"]
-    tiles = tested.groupby("name")["n"].max()
-    table = pd.DataFrame({"tiles": tiles, "looked_at": [name in LOOKED_AT for name in tiles.index], **columns})
+        part = _of(tested, arm)
+        runs = part.assign(error=part["wrong"] / part["n"]).groupby("name")
+        table[arm] = runs["wrong"].sum() / runs["n"].sum()
+        table[f"{arm}_low"], table[f"{arm}_high"] = runs["error"].min(), runs["error"].max()
     return table.rename_axis("specimen").reset_index()
 
 

@@ -35,7 +35,7 @@ def test_arms_stand_beside_the_papers_models(ax):
 
 def test_the_budget_curve_is_drawn_with_its_intervals(ax):
     curve = pd.DataFrame({"arm": ["mixed", "mixed", "real long", "real long"], "n_real": [8, 64, 8, 64]})
-    curve = curve.assign(error=[0.2, 0.1, 0.4, 0.3])
+    curve = curve.assign(error=[0.2, 0.1, 0.4, 0.3], n=[1, 4, 4, 4])
     curve = curve.assign(error_low=curve["error"] - 0.05, error_high=curve["error"] + 0.05)
     crack_plots.budget(ax, curve, 0.35)
     names = [text.get_text() for text in ax.get_legend().get_texts()]
@@ -46,6 +46,9 @@ def test_the_budget_curve_is_drawn_with_its_intervals(ax):
     ]
     drawn = [container.lines[0].get_ydata().tolist() for container in ax.containers]
     assert drawn == [[0.2, 0.1], [0.4, 0.3]]
+    assert [text.get_text() for text in ax.texts] == ["1", "4", "4", "4"]
+    joined = [line.get_ydata().tolist() for line in ax.lines if line.get_linestyle() in ("-", "--")]
+    assert joined == [[0.1], [0.4, 0.3]], "one run alone is not joined"
     assert [label.get_text() for label in ax.get_xticklabels()] == ["8", "64"]
 
 
@@ -65,14 +68,19 @@ def test_without_wrong_tiles_a_sentence_says_so():
 
 
 def test_every_specimen_has_a_point_for_every_arm(ax):
-    table = pd.DataFrame({"specimen": ["a", "070516#1"], "tiles": [5, 6], "looked_at": [False, True]})
+    table = pd.DataFrame({"specimen": ["a", "070516#1"], "tiles": [5, 6], "looked_at": [False, True], "runs": [2, 3]})
     table = table.assign(mixed=[0.1, 0.2], real=[0.3, 0.4])
+    for arm in ("mixed", "real"):
+        table[f"{arm}_low"], table[f"{arm}_high"] = table[arm] - 0.05, table[arm] + 0.1
     crack_plots.counts_by_specimen(ax, table, ["mixed", "real"])
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.1, 0.2], [0.3, 0.4]]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["a\n5 tiles", "070516#1 *\n6 tiles"]
+    assert [container[0].get_ydata().tolist() for container in ax.containers] == [[0.1, 0.2], [0.3, 0.4]]
+    ends = [np.array(container[2][0].get_segments())[:, :, 1] for container in ax.containers]
+    np.testing.assert_allclose(ends, [[[0.05, 0.2], [0.15, 0.3]], [[0.25, 0.4], [0.35, 0.5]]])
+    names = [label.get_text() for label in ax.get_xticklabels()]
+    assert names == ["a\n5 tiles, 2 runs", "070516#1 *\n6 tiles, 3 runs"]
 
 
 def test_every_run_has_a_point_for_every_arm_and_names_its_fold(ax):
     crack_plots.by_seed(ax, pd.DataFrame({"mixed": [0.1, 0.2], "real": [0.3, 0.4]}, index=[4, 5]))
-    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.1, 0.2], [0.3, 0.4]]
+    assert [container[0].get_ydata().tolist() for container in ax.containers] == [[0.1, 0.2], [0.3, 0.4]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["4\nfold 3", "5\nfold 0"]

@@ -148,8 +148,10 @@ def test_a_constant_gain_over_specimens_is_found_and_called_better():
 
 def test_the_specimen_table_names_those_that_were_looked_at():
     counts = pd.concat([counts_of({"070516#1": 2, "b": 4}), counts_of({"070516#1": 3, "b": 5}, "real")])
-    table = crack_report.specimen_table(counts, ["mixed", "real"]).set_index("specimen")
-    assert table.loc["070516#1"].tolist() == [10, True, 0.2, 0.3] and not table.loc["b", "looked_at"]
+    again = counts_of({"070516#1": 4}).assign(seed=9)
+    table = crack_report.specimen_table(pd.concat([counts, again]), ["mixed", "real"]).set_index("specimen")
+    assert table.loc["070516#1"].tolist() == pytest.approx([10, True, 2, 0.3, 0.2, 0.4, 0.3, 0.3, 0.3])
+    assert table.loc["b", ["looked_at", "runs"]].tolist() == [False, 1]
 
 
 def curves():

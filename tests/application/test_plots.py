@@ -110,7 +110,8 @@ def test_found_missed_and_invented_boundaries(picture):
     keys = plots.error_map(ax, image, true > 0, np.roll(true, 4, 0) > 0, opacity=1)
     shown = drawn(ax)
     for rows, colour in {(24, 30): plots.FOUND, (20, 24): plots.MISSED, (30, 34): plots.INVENTED}.items():
-        np.testing.assert_allclose(shown[slice(*rows)], np.broadcast_to(to_rgb(colour), (rows[1] - rows[0], 80, 3)))
+        colours = np.broadcast_to(to_rgb(colour), (rows[1] - rows[0], 80, 3))
+        np.testing.assert_allclose(shown[slice(*rows)], colours, atol=1e-6)
     np.testing.assert_allclose(shown[:20], np.repeat(image[:20, :, None] / 255, 3, 2), atol=1e-6)
     assert [key.get_label() for key in keys] == ["found", "missed", "invented"]
 
