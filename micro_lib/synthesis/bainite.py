@@ -34,8 +34,7 @@ from micro_lib.synthesis.bainite_drawing import (
     scatter_islands,
 )
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.presets import between
-from micro_lib.synthesis.scenario import Constant, Distribution, Integers, Micrograph, Parameter, Space
+from micro_lib.synthesis.scenario import Integers, Micrograph, Space, between, plain_row
 
 LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
 PARTS = ("train", "test")
@@ -54,8 +53,6 @@ LATH_FRACTION_SPREAD = 0.15  # half the range between the images of a part; not 
 PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "T3": 0.1266, "development": 0.0277}
 FIELD_UM = (1433 * 0.0277, 2048 * 0.0277)  # down, across
 
-MEASUREMENT = ("gradient", "vignetting", "charging", "defocus", "shot_noise", "detector_noise", "scan_lines")
-MEASUREMENT += ("contrast", "brightness", "gamma", "bit_depth")
 
 # name: (unit, value that switches the feature off, meaning)
 STRUCTURE = {
@@ -115,7 +112,7 @@ PREPARATION = {
     "pit_grey": ("1", 0.1, "brightness of pits"),
     "stain_depth": ("1", 0.0, "depth of cloudy stains"),
     "blur_um": ("um", 0.0, "width of the Gaussian blur"),
-    **{name: GRAIN_PARAMETERS[name] for name in MEASUREMENT},
+    **{name: GRAIN_PARAMETERS[name] for name in imaging.MEASUREMENT if name not in ("blur_sigma_px", "inverted")},
 }
 PARAMETERS = STRUCTURE | PREPARATION
 
@@ -274,9 +271,7 @@ def preparation(name: str) -> Space:
     """
     one_of("preparation", name, PREPARATIONS)
     given = STEEL | PREPARATIONS[name] | {"pixel_size_um": PIXEL_SIZE_UM[name]}
-    values = {key: given.get(key, off) for key, (_, off, _) in PARAMETERS.items()}
-    drawn = {k: v if isinstance(v, Distribution) or hasattr(v, "ppf") else Constant(v) for k, v in values.items()}
-    return Space({key: Parameter(drawn[key], unit, doc) for key, (unit, _, doc) in PARAMETERS.items()})
+    return Space.of({key: (unit, given.get(key, off), doc) for key, (unit, off, doc) in PARAMETERS.items()})
 
 
 def domain(
@@ -353,7 +348,7 @@ def render(row: Mapping) -> Micrograph:
         image (H, W) uint8 or uint16, mask (H, W) uint8 (0 ferrite, 1 lath bainite), labels (H, W) int32 of ferrite
         grains and packets from 1, pixel size in um.
     """
-    p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    p = plain_row(row)
     parts = ("cells", "laths", "islands", "surface", "boundaries", "artefacts", "imaging")
     rng = {part: stream(int(p["seed"]), part) for part in parts}
     cells = draw_cells(p, rng["cells"])

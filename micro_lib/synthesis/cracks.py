@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from PIL import Image as PillowImage
-from scipy.stats import loguniform, uniform
+from scipy.stats import loguniform
 
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path
@@ -23,12 +23,10 @@ from micro_lib.synthesis import imaging
 from micro_lib.synthesis.crack_drawing import add_cracks, add_distractors
 from micro_lib.synthesis.crack_statistics import CALIBRATED, TILE_PARAMETERS, Measured, fit, measure_all, per_tile
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import Choice, Constant, Integers, Kernel, Micrograph, Parameter, Space
+from micro_lib.synthesis.scenario import Choice, Constant, Integers, Kernel, Micrograph, Space, between, plain_row
 from micro_lib.synthesis.texture import MAX_PATCHES, PATCH_PX, dictionary, texture_pool
 
 GENERATORS = ("paper", "covering")
-_MEASUREMENT = ("gradient", "vignetting", "charging", "blur_sigma_px", "defocus", "shot_noise", "detector_noise")
-_MEASUREMENT += ("scan_lines", "contrast", "brightness", "gamma", "inverted", "bit_depth")
 
 # name: (unit, value that switches the feature off, meaning)
 PARAMETERS = {
@@ -54,13 +52,8 @@ PARAMETERS = {
     "n_scratches": ("1", 0, "straight scratches"),
     "scratch_contrast": ("1", 0.0, "contrast of the strongest scratches"),
     # the simulated measurement
-    **{name: GRAIN_PARAMETERS[name] for name in _MEASUREMENT},
+    **{name: GRAIN_PARAMETERS[name] for name in imaging.MEASUREMENT},
 }
-
-
-def between(low: float, high: float):
-    """Uniform distribution from `low` to `high`."""
-    return uniform(low, high - low)
 
 
 PAPER = {
@@ -122,7 +115,7 @@ INVENTED = {
 
 def invented() -> Space:
     """Space of the parameters of `crack_statistics.TILE_PARAMETERS` without any measurement behind it."""
-    return Space({name: Parameter(INVENTED[name], unit, doc) for name, (unit, *_, doc) in TILE_PARAMETERS.items()})
+    return Space.of({name: (unit, INVENTED[name], doc) for name, (unit, *_, doc) in TILE_PARAMETERS.items()})
 
 
 def scenario(fitted: Space, n_textures: int, generator: str = "paper") -> Space:
@@ -155,13 +148,8 @@ def scenario(fitted: Space, n_textures: int, generator: str = "paper") -> Space:
     if n_textures < 1:
         raise ValueError(f"{n_textures} textures; a scenario needs at least one")
     given = {"texture": Integers(0, n_textures - 1), **(PAPER if generator == "paper" else COVERING)}
-    parameters = dict(fitted)
-    for name, (unit, off, doc) in PARAMETERS.items():
-        if name not in parameters:
-            distribution = given.get(name, off)
-            constant = isinstance(distribution, bool | int | float)
-            parameters[name] = Parameter(Constant(distribution) if constant else distribution, unit, doc)
-    return Space(parameters)
+    others = Space.of({name: (unit, given.get(name, off), doc) for name, (unit, off, doc) in PARAMETERS.items()})
+    return Space({**fitted, **{name: others[name] for name in others if name not in fitted}})
 
 
 # One tile
@@ -187,7 +175,7 @@ def render(row: Mapping, textures: np.ndarray) -> Micrograph:
     ValueError
         If the pool is no stack of uint8 textures or has no such texture.
     """
-    p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    p = plain_row(row)
     texture = _texture(textures, int(p["texture"]))
     rng = {part: stream(int(p["seed"]), part) for part in ("crack", "others", "surface", "imaging")}
     surface = (texture[:, ::-1] if p["mirrored"] else texture) / np.float32(255)

@@ -13,7 +13,7 @@ import numpy as np
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis import imaging
 from micro_lib.synthesis.fields import perlin, smooth_field
-from micro_lib.synthesis.scenario import Micrograph
+from micro_lib.synthesis.scenario import Micrograph, plain_row
 from micro_lib.synthesis.tessellation import Geometry, tessellate
 
 
@@ -30,8 +30,7 @@ def render(row: Mapping) -> Micrograph:
         image (H, W) uint8 or uint16, mask (H, W) uint8 (0 grain, 1 boundary), labels (H, W) int32 from 1, pixel size
         in um.
     """
-    # Numbers of a table's row are NumPy's, which would turn float32 fields into float64 ones; plain ones do not.
-    p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    p = plain_row(row)
     shape = int(p["height_px"]), int(p["width_px"])
     rng = {part: stream(int(p["seed"]), part) for part in ("geometry", "grains", "boundaries", "artefacts", "imaging")}
     geometry = tessellate(p, shape, rng["geometry"])

@@ -13,6 +13,9 @@ import numpy as np
 from micro_lib.synthesis.fields import smooth_field
 
 FULL_SCALE = {8: 255, 16: 65535}
+# Parameters of `measure`.
+MEASUREMENT = ("gradient", "vignetting", "charging", "blur_sigma_px", "defocus", "shot_noise", "detector_noise")
+MEASUREMENT += ("scan_lines", "contrast", "brightness", "gamma", "inverted", "bit_depth")
 
 
 def measure(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:

@@ -10,23 +10,13 @@ from collections.abc import Mapping
 import cv2
 import numpy as np
 from scipy import ndimage
-from scipy.stats import uniform
 
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis import imaging
 from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.grains import add_artefacts
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import (
-    Choice,
-    Conditional,
-    Constant,
-    Distribution,
-    Integers,
-    Micrograph,
-    Parameter,
-    Space,
-)
+from micro_lib.synthesis.scenario import Choice, Conditional, Integers, Micrograph, Space, between, plain_row
 from micro_lib.synthesis.tessellation import tessellate
 
 MATRIX, SECONDARY, TERTIARY = range(3)
@@ -36,13 +26,6 @@ _GAP_PX = 2.5  # between fine particles: drawn on pixels, they touch not even by
 _CELLS = ("lloyd_steps", "size_spread", "elongation", "elongation_deg", "bend")
 _ARTEFACTS = ("pits_per_1e4px", "pit_radius_px", "fine_pits_per_1e4px", "scratches_per_1e4px", "stripe_deg")
 _ARTEFACTS += ("stain_depth",)
-_MEASUREMENT = ("gradient", "vignetting", "charging", "blur_sigma_px", "defocus", "shot_noise", "detector_noise")
-_MEASUREMENT += ("scan_lines", "contrast", "brightness", "gamma", "inverted", "bit_depth")
-
-
-def _between(low: float, high: float):
-    return uniform(low, high - low)
-
 
 # name: (unit, distribution or constant, meaning); those of the grain generator keep their unit and meaning
 _OWN = {
@@ -55,69 +38,65 @@ _OWN = {
     "width_px": ("px", 256, "width of the image"),
     "pixel_size_um": ("um", 0.01, "edge of a pixel"),
     # coarse particles
-    "cell_px": ("px", _between(65, 95), "diameter of a mean coarse particle with its share of the matrix"),
-    "merged_share": ("1", _between(0.1, 0.3), "share of the coarse particles grown together with a neighbour"),
-    "empty_share": ("1", _between(0.15, 0.35), "share of the cells without a coarse particle"),
-    "channel_px": ("px", _between(7, 12), "width of a mean channel between coarse particles"),
-    "channel_spread": ("1", _between(0.2, 0.5), "spread of the log of that width between particles"),
-    "corner_px": ("px", _between(10, 20), "radius of the corners of coarse particles"),
-    "waviness_px": ("px", _between(0.5, 2), "standard deviation of the outline of coarse particles"),
-    "notches": ("1", _between(0.1, 0.5), "mean number of narrow notches of a coarse particle"),
+    "cell_px": ("px", between(65, 95), "diameter of a mean coarse particle with its share of the matrix"),
+    "merged_share": ("1", between(0.1, 0.3), "share of the coarse particles grown together with a neighbour"),
+    "empty_share": ("1", between(0.15, 0.35), "share of the cells without a coarse particle"),
+    "channel_px": ("px", between(7, 12), "width of a mean channel between coarse particles"),
+    "channel_spread": ("1", between(0.2, 0.5), "spread of the log of that width between particles"),
+    "corner_px": ("px", between(10, 20), "radius of the corners of coarse particles"),
+    "waviness_px": ("px", between(0.5, 2), "standard deviation of the outline of coarse particles"),
+    "notches": ("1", between(0.1, 0.5), "mean number of narrow notches of a coarse particle"),
     # fine particles
     "tertiary_fraction": (
         "1",
-        _between(0.015, 0.035),
+        between(0.015, 0.035),
         "share of the area that fine particles take, where there is room",
     ),
-    "tertiary_px": ("px", _between(6, 9), "median diameter of fine particles"),
-    "tertiary_spread": ("1", _between(0.2, 0.4), "spread of the log of that diameter"),
-    "depleted_px": ("px", _between(5, 10), "width of the zone without fine particles around coarse ones"),
+    "tertiary_px": ("px", between(6, 9), "median diameter of fine particles"),
+    "tertiary_spread": ("1", between(0.2, 0.4), "spread of the log of that diameter"),
+    "depleted_px": ("px", between(5, 10), "width of the zone without fine particles around coarse ones"),
     "crowding": (
         "1",
-        _between(0.5, 2),
+        between(0.5, 2),
         "how unevenly fine particles are scattered: spread of the log of their density",
     ),
     # look; brightness from 0 black to 1 white
     "matrix_grey": (
         "1",
-        Conditional("view", {"0d": _between(0.45, 0.6), "180d": _between(0.68, 0.74)}),
+        Conditional("view", {"0d": between(0.45, 0.6), "180d": between(0.68, 0.74)}),
         "brightness of the matrix",
     ),
-    "secondary_contrast": ("1", _between(-0.065, -0.045), "brightness of coarse particles less that of the matrix"),
-    "tertiary_contrast": ("1", _between(-0.1, -0.07), "brightness of fine particles less that of the matrix"),
-    "halo": ("1", _between(0.02, 0.06), "how much brighter the matrix is at a coarse particle"),
-    "halo_px": ("px", _between(4, 9), "reach of that brightening"),
-    "rim": ("1", _between(0.0, 0.03), "how much darker a coarse particle is at its outline"),
-    "rim_px": ("px", _between(3, 8), "reach of that darkening"),
-    "clouds": ("1", _between(0.003, 0.01), "standard deviation of slow changes of brightness"),
-    "grain": ("1", _between(0.005, 0.012), "standard deviation of fine changes of brightness"),
+    "secondary_contrast": ("1", between(-0.065, -0.045), "brightness of coarse particles less that of the matrix"),
+    "tertiary_contrast": ("1", between(-0.1, -0.07), "brightness of fine particles less that of the matrix"),
+    "halo": ("1", between(0.02, 0.06), "how much brighter the matrix is at a coarse particle"),
+    "halo_px": ("px", between(4, 9), "reach of that brightening"),
+    "rim": ("1", between(0.0, 0.03), "how much darker a coarse particle is at its outline"),
+    "rim_px": ("px", between(3, 8), "reach of that darkening"),
+    "clouds": ("1", between(0.003, 0.01), "standard deviation of slow changes of brightness"),
+    "grain": ("1", between(0.005, 0.012), "standard deviation of fine changes of brightness"),
 }
 _GIVEN = {
     "lloyd_steps": Integers(0, 2),
-    "size_spread": _between(0.0, 0.3),
-    "elongation": _between(1.0, 1.3),
-    "elongation_deg": _between(0, 180),
-    "bend": _between(0.0, 0.08),
-    "scratches_per_1e4px": _between(0.0, 0.05),
-    "pits_per_1e4px": _between(0.0, 0.05),
+    "size_spread": between(0.0, 0.3),
+    "elongation": between(1.0, 1.3),
+    "elongation_deg": between(0, 180),
+    "bend": between(0.0, 0.08),
+    "scratches_per_1e4px": between(0.0, 0.05),
+    "pits_per_1e4px": between(0.0, 0.05),
     "pit_radius_px": 4.0,
-    "gradient": _between(0.0, 0.1),
-    "blur_sigma_px": _between(0.7, 1.1),
-    "detector_noise": _between(0.01, 0.018),
+    "gradient": between(0.0, 0.1),
+    "blur_sigma_px": between(0.7, 1.1),
+    "detector_noise": between(0.01, 0.018),
 }
 
 
 def scenario() -> Space:
     """Return the space of superalloy micrographs, for `render`."""
     entries = dict(_OWN)
-    for name in (*_CELLS, *_ARTEFACTS, *_MEASUREMENT):
+    for name in (*_CELLS, *_ARTEFACTS, *imaging.MEASUREMENT):
         unit, off, doc = GRAIN_PARAMETERS[name]
         entries[name] = (unit, _GIVEN.get(name, off), doc)
-    return Space({name: Parameter(_distribution(value), unit, doc) for name, (unit, value, doc) in entries.items()})
-
-
-def _distribution(value):
-    return value if isinstance(value, Distribution) or hasattr(value, "ppf") else Constant(value)
+    return Space.of(entries)
 
 
 def render(row: Mapping) -> Micrograph:
@@ -133,7 +112,7 @@ def render(row: Mapping) -> Micrograph:
         image (H, W) uint8 or uint16; mask (H, W) uint8, 0 matrix, 1 secondary (coarse), 2 tertiary (fine) gamma prime;
         labels (H, W) int32, 0 in the matrix, coarse particles first, then fine ones; pixel size in um.
     """
-    p = {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+    p = plain_row(row)
     shape = int(p["height_px"]), int(p["width_px"])
     rng = {part: stream(int(p["seed"]), part) for part in ("coarse", "fine", "surface", "artefacts", "imaging")}
     labels = coarse_particles(p, shape, rng["coarse"])

@@ -6,9 +6,9 @@ metal generally looks like (no image of the iron pack was looked at), `broad` as
 material.
 """
 
-from scipy.stats import loguniform, uniform
+from scipy.stats import loguniform
 
-from micro_lib.synthesis.scenario import Choice, Conditional, Constant, Distribution, Integers, Parameter, Space
+from micro_lib.synthesis.scenario import Choice, Conditional, Integers, Space, between, drawn
 
 # name: (unit, value that switches the feature off, meaning)
 PARAMETERS = {
@@ -78,11 +78,6 @@ PARAMETERS = {
 PRESETS = ("trampert", "steel_316l", "iron", "broad")
 
 
-def between(low: float, high: float):
-    """Uniform distribution from `low` to `high`."""
-    return uniform(low, high - low)
-
-
 def space_of(distributions: dict) -> Space:
     """Space over all parameters: those in `distributions` as given (numbers are constants), the others switched off.
 
@@ -95,16 +90,7 @@ def space_of(distributions: dict) -> Space:
     missing = [name for name, (_, off, _) in PARAMETERS.items() if off is None and name not in distributions]
     if unknown or missing:
         raise ValueError(f"not parameters of the grain generator: {unknown}; needed but missing: {missing}")
-    return Space(
-        {
-            name: Parameter(_distribution(distributions.get(name, off)), unit, doc)
-            for name, (unit, off, doc) in PARAMETERS.items()
-        }
-    )
-
-
-def _distribution(value):
-    return value if isinstance(value, Distribution) or hasattr(value, "ppf") else Constant(value)
+    return Space.of({name: (unit, distributions.get(name, off), doc) for name, (unit, off, doc) in PARAMETERS.items()})
 
 
 def preset(name: str) -> Space:
@@ -242,8 +228,7 @@ def mixture(looks: dict[str, dict], weights: dict[str, float], **common) -> dict
     off = {name: value for name, (_, value, _) in PARAMETERS.items()}
     cases = {name: {look: values.get(name, off[name]) for look, values in looks.items()} for name in names}
     mixed = {
-        name: Conditional("look", {look: _distribution(value) for look, value in case.items()})
-        for name, case in cases.items()
+        name: Conditional("look", {look: drawn(value) for look, value in case.items()}) for name, case in cases.items()
     }
     return {"look": Choice(weights), **mixed, **common}
 

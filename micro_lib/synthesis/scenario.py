@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import math
 import numbers
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -48,14 +49,8 @@ class Micrograph(NamedTuple):
     pixel_size_um: float
 
 
-class Distribution:
-    """What a parameter's values follow: the inverse of its distribution function, and that function.
-
-    A subclass gives ``quantile(u, columns)``, which turns uniform numbers (N,) in (0, 1) into values (N,), and
-    ``rank(values, columns)``, the ends (N,), (N,) of the interval of u that gives each value; `columns` holds the
-    parameters it needs. Bad ranges are found by ``check()``, which a `Space` calls so that the message can name the
-    parameter.
-    """
+class Distribution(ABC):
+    """What a parameter's values follow: the inverse of its distribution function, and that function."""
 
     ordered = True  # there is a distance between values
 
@@ -67,6 +62,18 @@ class Distribution:
     def outcomes(self, space: Mapping[str, "Parameter"]) -> tuple | None:
         """Return the values that can occur, None where they cannot be listed."""
         return None
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ValueError for a bad range; a `Space` calls it, so that the message can name the parameter."""
+
+    @abstractmethod
+    def quantile(self, u: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the values (N,) at uniform numbers (N,) in (0, 1); `columns` holds the parameters it needs."""
+
+    @abstractmethod
+    def rank(self, values: np.ndarray, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ends (N,), (N,) of the interval of uniform numbers that gives each value."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +93,14 @@ class Frozen(Distribution):
 
     @classmethod
     def of(cls, frozen) -> "Frozen":
+        """Return a frozen distribution of ``scipy.stats`` by its name and arguments."""
         names = [*(frozen.dist.shapes or "").replace(",", " ").split(), "loc", "scale"]
         arguments = {**dict(zip(names, frozen.args, strict=False)), **frozen.kwds}
         return cls(frozen.dist.name, {key: float(value) for key, value in arguments.items()})
 
     @cached_property
     def scipy(self):
+        """The frozen distribution of ``scipy.stats``; ValueError where there is none such."""
         family = getattr(stats, self.name, None)
         if not isinstance(family, stats.rv_continuous | stats.rv_discrete):
             raise ValueError(f"scipy.stats has no distribution {self.name!r}")
@@ -439,6 +448,21 @@ def _distribution(given) -> Distribution:
     )
 
 
+def between(low: float, high: float):
+    """Uniform distribution from `low` to `high`."""
+    return stats.uniform(low, high - low)
+
+
+def drawn(given):
+    """Return a distribution as it is, and a plain value as a `Constant`."""
+    return given if isinstance(given, Distribution) or hasattr(given, "ppf") else Constant(given)
+
+
+def plain_row(row: Mapping) -> dict:
+    """Return a table's row with plain numbers: NumPy's, which it holds, would turn float32 fields into float64 ones."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
+
+
 @contextmanager
 def _naming(name: str) -> Iterator[None]:
     try:
@@ -500,6 +524,11 @@ class Space(Mapping[str, Parameter]):
             with _naming(f"parameter {name!r}"):
                 self._check_needs(parameter.distribution)
         self._types = self.sample(0, 0).dtypes
+
+    @classmethod
+    def of(cls, entries: Mapping[str, tuple[str, Any, str]]) -> "Space":
+        """Return the space of entries by name: unit, distribution or plain value, meaning."""
+        return cls({name: Parameter(drawn(value), unit, doc) for name, (unit, value, doc) in entries.items()})
 
     def __getitem__(self, name: str) -> Parameter:
         return self._parameters[name]
@@ -702,11 +731,6 @@ class Space(Mapping[str, Parameter]):
         """Return the space of these parameters alone, in the order they have here."""
         self._known(names)
         return Space({name: parameter for name, parameter in self.items() if name in names})
-
-    def without(self, *names: str) -> "Space":
-        """Return the space without these parameters."""
-        self._known(names)
-        return Space({name: parameter for name, parameter in self.items() if name not in names})
 
     def _known(self, names: Iterable[str]) -> None:
         for name in names:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import array_equal as same
 from scipy.stats import norm
 
 from micro_lib.core.seeds import stream
@@ -104,10 +105,6 @@ def cells_of(p) -> Cells:
 
 def laths_of(p):
     return draw_laths(cells_of(p), p, stream(p["seed"], "laths"))
-
-
-def same(one, other):
-    return np.array_equal(one, other)
 
 
 # Every parameter does something, and only what it may

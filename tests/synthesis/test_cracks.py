@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import array_equal as same
 from PIL import Image as PillowImage
 from skimage.measure import label
 
@@ -110,10 +111,6 @@ def plain(**changes) -> dict:
     rest = {"branch_px": 20.0, "other_px": 20.0, "other_width_px": 3.0, "other_contrast": -0.4}
     place = {"middle_x": 64 / 127, "middle_y": 64 / 127}
     return {**off, **straight, **even, **grey, **rest, **place, "texture": 0, "crack": True, "seed": 7, **changes}
-
-
-def same(one, other):
-    return np.array_equal(one, other)
 
 
 # Every parameter does something, and only what it may

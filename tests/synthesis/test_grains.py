@@ -9,6 +9,7 @@ import pytest
 from helpers.grain_rows import ON, dressed, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy import array_equal as same
 
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.seeds import stream
@@ -29,10 +30,6 @@ GEOMETRY = {
 SHAPE = {"height_px", "width_px"}
 BOOKKEEPING = {"look", "pixel_size_um"}  # they change no pixel
 APPEARANCE = sorted(set(PARAMETERS) - GEOMETRY - SHAPE - BOOKKEEPING - {"mask_width_px"})
-
-
-def same(one, other):
-    return np.array_equal(one, other)
 
 
 # Every parameter does something, and only what it may

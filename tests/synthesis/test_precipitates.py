@@ -6,6 +6,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from numpy import array_equal as same
 from scipy import ndimage
 from scipy.spatial.distance import pdist
 from skimage.measure import regionprops
@@ -92,10 +93,6 @@ def row(**changes):
 def particles_of(**changes):
     p = row(**changes)
     return coarse_particles(p, (p["height_px"], p["width_px"]), np.random.default_rng(p["seed"]))
-
-
-def same(one, other):
-    return np.array_equal(one, other)
 
 
 @pytest.fixture(scope="module")
