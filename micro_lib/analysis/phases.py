@@ -41,6 +41,7 @@ class Weighted(NamedTuple):
 
     @property
     def mean(self) -> float:
+        """Weighted mean, NaN of nothing."""
         return float(np.average(self.values, weights=self.weights)) if len(self.values) else np.nan
 
 

@@ -1,6 +1,5 @@
 """Download the originals of a data pack, hash-checked and resumable, and lay the pack out."""
 
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import requests
 from filelock import FileLock
 from tqdm.auto import tqdm
 
+from micro_lib.core.network import await_answer
 from micro_lib.core.runs import read_table, write_table
 from micro_lib.data.conversion import convert, is_whole
 from micro_lib.data.sources import DataUnavailable
@@ -95,7 +95,10 @@ def _download(name: str, rows: list[dict], folder: Path, base_url: str) -> list[
     store = pooch.create(folder, base_url="", registry=hashes, urls=urls, retry_if_failed=_RETRIES)
     pooch.get_logger().setLevel("WARNING")
     if todo:
-        _insist_on_network(name, _moved(todo[0]["url"], base_url), folder)
+        try:
+            await_answer(_moved(todo[0]["url"], base_url), GIVE_UP_S)
+        except OSError as error:
+            raise DataUnavailable(_complaint(name, str(error), folder)) from error
     total = sum(row["bytes"] for row in todo)
     with tqdm(total=total, unit="B", unit_scale=True, desc=f"downloading {name}", disable=not todo, delay=1) as bar:
         try:
@@ -124,28 +127,6 @@ def _complaint(name: str, reason: str, folder: Path) -> str:
         f"The originals of pack {name!r} cannot be downloaded: {reason}. "
         f"Set MICRO_DATA to a folder that holds the pack, or put the files of data/registry.csv under {folder} by hand."
     )
-
-
-def _insist_on_network(name: str, url: str, folder: Path) -> None:
-    """Raise DataUnavailable unless the server answers within GIVE_UP_S, name lookup included."""
-    failures: list[Exception] = []
-
-    def knock() -> None:
-        try:
-            requests.head(url, timeout=GIVE_UP_S)  # any answer will do
-        except requests.RequestException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=knock, daemon=True)  # a name lookup has no time limit of its own
-    thread.start()
-    thread.join(GIVE_UP_S)
-    if thread.is_alive() or failures:
-        reason = f"no answer from {urlsplit(url).netloc} within {GIVE_UP_S:g} s, this machine seems offline"
-        if failures:
-            reason = (
-                f"{urlsplit(url).netloc} cannot be reached ({type(failures[0]).__name__}), this machine seems offline"
-            )
-        raise DataUnavailable(_complaint(name, reason, folder))
 
 
 class _Downloader:

@@ -20,7 +20,7 @@ class Image(NamedTuple):
     """A grey micrograph."""
 
     pixels: np.ndarray  # (H, W) uint8, uint16 or float32, as stored
-    pixel_size_um: float | None  # None: the file does not say, see `require_pixel_size`
+    pixel_size_um: float | None  # None: the file does not say
     path: Path
 
 
@@ -132,14 +132,6 @@ def write_mask(path: str | Path, ids: np.ndarray) -> None:
             path, f"{ids.shape} {ids.dtype}", "(H, W) uint8 and a name in .png", "Masks are lossless PNG."
         )
     write_micrograph(path, ids)
-
-
-def require_pixel_size(image: Image) -> float:
-    """Return the pixel size of an image in um, or raise MicrographError that shows the tags found."""
-    if image.pixel_size_um is None:
-        fix = "Give pixel_size_um, from the scale bar: its length in um divided by its length in pixels."
-        raise MicrographError(image.path, read_pixel_size(image.path)[1], "a pixel size", fix)
-    return image.pixel_size_um
 
 
 def info_bar_rows(pixels: np.ndarray) -> int:

@@ -30,6 +30,8 @@ class MicrographError(ValueError):
 
 
 class Raw(NamedTuple):
+    """What a file holds, before colours are made grey."""
+
     pixels: np.ndarray  # (H, W) or (H, W, 1 to 4), as stored
     palette: np.ndarray | None  # (n, 3) colours of the indices in `pixels`
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from micro_lib.core.checks import one_of
 from micro_lib.data.classified import standardised
-from micro_lib.models.unet import lite0_states, resnet_states
+from micro_lib.models.unet import lite0_states, one_channel, resnet_states
 
 
 class _Architecture(NamedTuple):
@@ -107,14 +107,10 @@ def _lite0_body(network: nn.Module) -> nn.Module:
 
 
 def _resnet50(pretrained: bool) -> nn.Module:
-    """Return torchvision's ResNet50 for one channel, its first kernels summed over RGB: three equal channels in one."""
     network = torchvision.models.resnet50()
     if pretrained:
         network.load_state_dict(resnet_states("resnet50"))
-    first = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
-    first.weight = nn.Parameter(network.conv1.weight.detach().sum(1, keepdim=True))
-    network.conv1 = first
-    return network
+    return one_channel(network)
 
 
 ARCHITECTURES = {

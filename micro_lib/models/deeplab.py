@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 
 from micro_lib.core.checks import one_of
-from micro_lib.models.unet import Levels, resnet_states
+from micro_lib.models.unet import Levels, one_channel, resnet_states
 
 RATES = (6, 12, 18, 24)
 # The published code of AdaptSegNet returned inside its loop over the rates and so added up the first two alone
@@ -69,10 +69,7 @@ class DeepLab(nn.Module):
 
     def __init__(self, resnet: torchvision.models.ResNet, n_classes: int, rates: Sequence[int] = RATES):
         super().__init__()
-        first = nn.Conv2d(1, 64, 7, 2, 3, bias=False)  # three equal channels in one
-        first.weight = nn.Parameter(resnet.conv1.weight.detach().sum(1, keepdim=True))
-        resnet.conv1 = first
-        self.encoder = IntermediateLayerGetter(resnet, {"layer3": "auxiliary", "layer4": "main"})
+        self.encoder = IntermediateLayerGetter(one_channel(resnet), {"layer3": "auxiliary", "layer4": "main"})
         for module in self.encoder.modules():
             if isinstance(module, nn.BatchNorm2d):  # scale and shift stay, statistics follow both domains
                 module.requires_grad_(False)
