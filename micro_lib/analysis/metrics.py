@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 from numba import njit
 from numpy.typing import ArrayLike, NDArray
 from skimage.morphology import skeletonize
@@ -178,6 +179,17 @@ def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
     for name, whole, single in zip(classes, iou_per_class(pooled), per_image, strict=True):
         row |= {f"iou_pooled_{name}": float(whole), f"iou_per_image_{name}": float(single)}
     return row
+
+
+def as_columns(cm: ArrayLike, prefix: str) -> dict[str, int]:
+    """Return a confusion matrix (n, n) as columns <prefix>_<true>_<found> of a table's row, which `stacked` reads."""
+    return {f"{prefix}_{i}_{j}": int(count) for (i, j), count in np.ndenumerate(np.asarray(cm))}
+
+
+def stacked(table: pd.DataFrame, prefix: str, n_classes: int) -> NDArray[np.int64]:
+    """Return the confusion matrices (N, n, n) in the rows of a table, see `as_columns`."""
+    names = as_columns(np.zeros((n_classes, n_classes)), prefix)
+    return table[list(names)].to_numpy(np.int64).reshape(-1, n_classes, n_classes)
 
 
 # --- boundaries of grains ---

@@ -121,11 +121,19 @@ def scaled(sample: Labelled, scale: float) -> Labelled:
     """
     if scale == 1:
         return sample
-    size = tuple(max(1, round(side * scale)) for side in sample.image.shape[::-1])
-    area, smooth = (cv2.INTER_AREA, cv2.INTER_AREA) if scale < 1 else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)
-    ids = np.unique(sample.mask)
+    image, ids = scaled_image(sample.image, scale), np.unique(sample.mask)
+    area = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    size = image.shape[::-1]
     shares = [cv2.resize((sample.mask == i).astype(np.float32), size, interpolation=area) for i in ids]
-    return Labelled(cv2.resize(sample.image, size, interpolation=smooth), ids[np.argmax(shares, axis=0)])
+    return Labelled(image, ids[np.argmax(shares, axis=0)])
+
+
+def scaled_image(image: np.ndarray, scale: float) -> np.ndarray:
+    """Return an image (H, W) as `scaled` does."""
+    if scale == 1:
+        return image
+    size = tuple(max(1, round(side * scale)) for side in image.shape[::-1])
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
 
 
 def like_electron_micrograph(

@@ -124,7 +124,7 @@ def class_folders(folder: str | Path, px: int) -> Labels:
     return Labels(images, np.eye(len(files), dtype=np.float32)[[which for _, which in paths]], tuple(files))
 
 
-def halves(labels: Labels, seed: int) -> tuple[Labels, Labels]:
+def divided(labels: Labels, seed: int) -> tuple[Labels, Labels]:
     """Return what is trained on and what is `HELD_OUT`, drawn at random.
 
     Raises

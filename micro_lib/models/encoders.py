@@ -1,6 +1,5 @@
 """The file a pre-trained encoder is kept in: from where it was trained to the U-Net that starts with it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,10 +9,6 @@ from micro_lib.models import carded
 
 FORMAT = "micro_lib.encoder"
 SUFFIX = ".safetensors"
-
-
-class EncoderError(RuntimeError):
-    """A file that is no encoder of the architecture asked for, or a damaged one."""
 
 
 def save(path: str | Path, architecture: str, encoder: nn.Module, facts: Mapping) -> None:
@@ -30,8 +25,7 @@ def save(path: str | Path, architecture: str, encoder: nn.Module, facts: Mapping
     facts : mapping
         Plain values: what it was trained on and how well it did.
     """
-    card = {"format": FORMAT, "architecture": architecture, **facts}
-    carded.write(path, json.dumps(card, sort_keys=True), encoder.state_dict())
+    carded.write(path, {"format": FORMAT, "architecture": architecture, **facts}, encoder.state_dict())
 
 
 def load(path: str | Path, architecture: str, encoder: nn.Module) -> dict:
@@ -41,20 +35,11 @@ def load(path: str | Path, architecture: str, encoder: nn.Module) -> dict:
     ------
     FileNotFoundError
         If there is no such file.
-    EncoderError
+    CardError
         If it holds something else, an encoder of another architecture, or is damaged.
     """
     where_from = "micro_lib.training.pretraining leaves one"
-    text, tensors = carded.read(path, "an encoder", where_from, EncoderError)
-    card = json.loads(text)
-    found = card.get("format"), card.get("architecture")
-    if found != (FORMAT, architecture):
-        raise EncoderError(
-            f"{path} holds {found[0] or 'another model'} of architecture {found[1]!r}; expected is an encoder of "
-            f"{architecture!r}: {where_from}"
-        )
-    try:
+    expected = {"format": FORMAT, "architecture": architecture}
+    with carded.opened(path, "an encoder", where_from, **expected) as (card, tensors):
         encoder.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise EncoderError(f"{path} does not fit an encoder of {architecture!r}: {error}") from error
     return card

@@ -1,6 +1,5 @@
 """A generator of micrographs with their masks: VQ-VAE, prior over its codes, and the one file they are kept in."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,19 +17,15 @@ from micro_lib.models import carded
 from micro_lib.models.pixelcnn import GatedPixelCNN, sample
 from micro_lib.models.vqvae import VQVAE
 
-FORMAT, VERSION = "micro_lib.joint_generator", 1
+FORMAT = {"format": "micro_lib.joint_generator", "version": 1}
 # A standardised value z becomes the grey level MIDDLE + PER_SD z: four standard deviations either way fit.
 MIDDLE, PER_SD = 127.5, 31.0
 BATCH = 32
 RICH = 0.25  # share of the crops that count as rich in a class
 
 
-class GeneratorError(RuntimeError):
-    """A file that is no generator of this version, or a damaged one."""
-
-
 @dataclass(frozen=True)
-class GeneratorCard:
+class GeneratorCard(carded.ClassCard):
     """What a generator is and where it comes from; stored with its tensors.
 
     Parameters
@@ -51,31 +46,6 @@ class GeneratorCard:
     prior: Mapping
     px: int
     training: Mapping = field(default_factory=dict)
-
-    def to_json(self) -> str:
-        """Return the card as JSON text, with format and version."""
-        plain = {**vars(self), "class_map": json.loads(self.class_map.to_json()), "format": FORMAT, "version": VERSION}
-        return json.dumps(plain, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "GeneratorCard":
-        """Return the card that `to_json` wrote.
-
-        Raises
-        ------
-        GeneratorError
-            If the text is of another format or version, or parts are missing.
-        """
-        try:
-            parts = json.loads(text)
-            found = parts.pop("format"), parts.pop("version")
-            if found != (FORMAT, VERSION):
-                raise GeneratorError(
-                    f"holds format {found[0]!r} version {found[1]!r}; read is {FORMAT!r} version {VERSION}"
-                )
-            return cls(class_map=ClassMap.from_json(json.dumps(parts.pop("class_map"))), **parts)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise GeneratorError(f"its card cannot be read ({type(error).__name__}: {error})") from error
 
 
 class JointGenerator(nn.Module):
@@ -201,7 +171,7 @@ class JointGenerator(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write tensors and card as one .safetensors file, atomically, with a SHA-256 over both."""
-        carded.write(path, self.card.to_json(), self.state_dict())
+        carded.write(path, {**self.card.plain(), **FORMAT}, self.state_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> "JointGenerator":
@@ -211,23 +181,20 @@ class JointGenerator(nn.Module):
         ------
         FileNotFoundError
             If there is no such file.
-        GeneratorError
+        CardError
             If the file is of another format or version, or damaged.
         """
         made_by = "`python -m micro_lib reproduce --only 07` trains one"
-        text, tensors = carded.read(path, "a generator", made_by, GeneratorError)
-        try:
-            generator = cls(GeneratorCard.from_json(text))
-            generator.load_tensors(tensors)
-        except (GeneratorError, TypeError, ValueError, RuntimeError) as error:
-            raise GeneratorError(f"{path}: {error}") from error
+        with carded.opened(path, "a generator", made_by, **FORMAT) as (plain, tensors):
+            generator = cls(GeneratorCard.of(plain))
+            generator.load_state_dict(tensors)
         return generator.eval()
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load the tensors of `state_dict`; unlike `load_state_dict`, buffers take the sizes they were stored with."""
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        """Load the tensors of `state_dict`; buffers take the sizes they were stored with."""
         for name in ("fractions", "kernel"):
             self.register_buffer(name, torch.zeros_like(tensors[name]))
-        self.load_state_dict(tensors)
+        super().load_state_dict(tensors)
 
 
 def grey_levels(values: np.ndarray) -> np.ndarray:

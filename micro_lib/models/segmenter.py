@@ -1,6 +1,5 @@
 """A trained segmenter: predictions for micrographs of any size, and the one file it is kept in."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +13,7 @@ from micro_lib.analysis.closing import close_boundaries
 from micro_lib.core.labels import ClassMap
 from micro_lib.models import carded, unet
 
-FORMAT, VERSION = "micro_lib.segmenter", 1
+FORMAT = {"format": "micro_lib.segmenter", "version": 1}
 STRIDE_PX = 32  # networks halve the image five times; tiles start at multiples of this
 MARGIN_PX = 32  # outer pixels of a tile that see its border too much to be used
 TILE_PX = 512  # side of a tile, margins included
@@ -22,12 +21,11 @@ BLEND_PX = 64  # neighbouring tiles share this much, margins apart
 BATCH = 4
 
 
-class SegmenterError(RuntimeError):
-    """A file that is no segmenter of this version, or a damaged one."""
+SegmenterError = carded.CardError
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(carded.ClassCard):
     """What a segmenter is and where it comes from; stored with its tensors.
 
     Parameters
@@ -60,33 +58,6 @@ class Card:
     input_scaling: str = "mean 0 and standard deviation 1 over the whole micrograph"
     working_scale: float = 1.0
     line_px: int = 0
-
-    def to_json(self) -> str:
-        """Return the card as JSON text, with format and version."""
-        plain = {name: value for name, value in vars(self).items() if name != "class_map"}
-        plain |= {"class_map": json.loads(self.class_map.to_json()), "format": FORMAT, "version": VERSION}
-        return json.dumps(plain, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Card":
-        """Return the card that `to_json` wrote.
-
-        Raises
-        ------
-        SegmenterError
-            If the text is of another format or version, or parts are missing.
-        """
-        try:
-            parts = json.loads(text)
-            found = parts.pop("format"), parts.pop("version")
-            if found != (FORMAT, VERSION):
-                raise SegmenterError(
-                    f"holds format {found[0]!r} version {found[1]!r}; read is {FORMAT!r} version {VERSION}"
-                )
-            class_map = ClassMap.from_json(json.dumps(parts.pop("class_map")))
-            return cls(class_map=class_map, grain_px=tuple(parts.pop("grain_px")), **parts)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise SegmenterError(f"its card cannot be read ({type(error).__name__}: {error})") from error
 
 
 class Segmenter:
@@ -197,7 +168,7 @@ class Segmenter:
 
     def save(self, path: str | Path) -> None:
         """Write tensors and card as one .safetensors file, atomically, with a SHA-256 over both."""
-        carded.write(path, self.card.to_json(), self.network.state_dict())
+        carded.write(path, {**self.card.plain(), **FORMAT}, self.network.state_dict())
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "Segmenter":
@@ -207,17 +178,14 @@ class Segmenter:
         ------
         FileNotFoundError
             If there is no such file.
-        SegmenterError
+        CardError
             If the file is of another format or version, or damaged.
         """
         made_by = "`python -m micro_lib reproduce --only 05` trains one"
-        text, tensors = carded.read(path, "a segmenter", made_by, SegmenterError)
-        try:
-            card = Card.from_json(text)
+        with carded.opened(path, "a segmenter", made_by, **FORMAT) as (plain, tensors):
+            card = Card.of(plain)
             network = unet.build(card.architecture, len(card.class_map.classes), "random", card.decoder_norm)
             network.load_state_dict(tensors)
-        except (SegmenterError, ValueError, RuntimeError) as error:
-            raise SegmenterError(f"{path}: {error}") from error
         return cls(network, card, device=device)
 
 

@@ -18,12 +18,12 @@ import torch
 from scipy.special import entr
 from torch import nn
 
-from micro_lib.analysis.metrics import confusion, mean_iou, summary
+from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, stacked, summary
 from micro_lib.core.checks import one_of
-from micro_lib.core.profiles import resolve, settings
+from micro_lib.core.profiles import settings
 from micro_lib.core.runs import commit, out_dir, write_table
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.data.framing import Framing
+from micro_lib.data.framing import Framing, scaled_image
 from micro_lib.data.packs import Record
 from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, reduced, shift
 from micro_lib.data.tiles import Cut, Labelled, histogram
@@ -31,7 +31,7 @@ from micro_lib.models import carded, deeplab, unet
 from micro_lib.models.segmenter import standardise
 from micro_lib.training.adaptation_loop import Draws, Recipe, adapt, troubles
 from micro_lib.training.adaptation_methods import METHODS, Design, Weights
-from micro_lib.training.shared import Made, configured, made_once
+from micro_lib.training.shared import Made, configured, made_once, run_folder
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -71,10 +71,6 @@ CONFIGURATIONS = {
 }
 NETWORK = "network.safetensors"
 PREDICTED_AT_ONCE = 8  # tiles
-
-
-class AdaptationError(RuntimeError):
-    """A file that is no adapted network, or a damaged one."""
 
 
 class Material(NamedTuple):
@@ -124,7 +120,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         If a pack of the shift cannot be had.
     """
     setting = Setting(complete(configuration), seed, profile)
-    folder = out_dir(_folder_name(setting.configuration, seed, profile), str(out))
+    folder = run_folder("adaptation", setting.configuration, DEFAULTS, seed, profile, out)
     material = setting.material()
     network, curve = fit(setting, setting.configuration["method"], material, folder)
     images = pd.concat([setting.score([network], split) for split in ("source", "target")], ignore_index=True)
@@ -133,7 +129,13 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     setting.save(network, folder / NETWORK)
     if setting.is_plain:
         setting.reference(lambda: setting.made(network, curve, images))
-    return {**setting.described(material), **_costs(setting, curve), **_scores(setting, images)}
+    return {
+        **setting.described(),
+        **setting.trained_on(material),
+        **costs(curve),
+        **_trouble(setting, curve),
+        **_scores(setting, images),
+    }
 
 
 def complete(configuration: str | Mapping) -> dict:
@@ -151,7 +153,62 @@ def complete(configuration: str | Mapping) -> dict:
     return full
 
 
-class Setting:
+class Segmentation:
+    """What a run of this experiment and one of `micro_lib.training.source` have in common.
+
+    A subclass sets `fold`, `classes` (names) and `framing`.
+
+    Parameters
+    ----------
+    configuration, plan : mapping
+        Complete, see `complete`; from the profile.
+    seed : int
+        As for `run`.
+    """
+
+    def __init__(self, configuration: Mapping, plan: Mapping, seed: int):
+        self.configuration, self.plan, self.seed = configuration, dict(plan), seed
+        self.architecture = configuration["architecture"] or plan["architecture"]
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def network(self, weights: str) -> nn.Module:
+        """Return the segmenter before training; weights as for `build`."""
+        torch.manual_seed(stream_seed(self.seed, "network"))
+        return build(self.architecture, len(self.classes), weights)
+
+    def predict(self, networks: Sequence[nn.Module], image: np.ndarray, scale: float) -> np.ndarray:
+        """Return probabilities (H, W, C) of an image at `scale`; see `predict`."""
+        framing = Framing(scale, self.framing.tile_px, self.framing.margin_px)
+        return predict(networks, image, framing, self.device)
+
+    def scored(self, networks: Sequence[nn.Module], split: str, records: Sequence[Record]) -> pd.DataFrame:
+        """Return pixel counts of micrographs by the mean of networks' probabilities.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row an image: split, name, group, and confusion_<true>_<found>: pixels by class id.
+        """
+        rows = []
+        for record in records:
+            found = self.predict(networks, record.image, self.framing.scale).argmax(-1).astype(np.uint8)
+            counts = as_columns(confusion(record.mask, found, len(self.classes)), "confusion")
+            rows.append({"split": split, "name": record.name, "group": record.group, **counts})
+        return pd.DataFrame(rows)
+
+    def described(self) -> dict:
+        """Return the columns of the row that say what the run is."""
+        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": self.device}
+        return {**self.configuration, **used, "fold": self.fold}
+
+    def save(self, network: nn.Module, path: str | Path) -> None:
+        """Write a network with what `load` and a prediction need."""
+        size = {"tile_px": self.framing.tile_px, "margin_px": self.framing.margin_px, "scale": self.framing.scale}
+        card = {**self.configuration, "architecture": self.architecture, "classes": self.classes, **size}
+        carded.write(path, {**card, "seed": self.seed}, network.state_dict())
+
+
+class Setting(Segmentation):
     """One run, resolved: its configuration, the settings of its profile, its shift and its fold.
 
     Parameters
@@ -163,12 +220,10 @@ class Setting:
     """
 
     def __init__(self, configuration: Mapping, seed: int, profile: str = ""):
-        self.configuration, self.seed, self.profile = configuration, seed, resolve(profile)
-        self.plan = dict(settings("adaptation", profile))
-        self.architecture = configuration["architecture"] or self.plan["architecture"]
+        super().__init__(configuration, settings("adaptation", profile), seed)
         self.fold = (seed - 1) % n_folds(configuration["shift"])
         self.shift: Shift = shift(configuration["shift"], self.fold, self.plan, configuration["data"], profile)
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.classes = self.shift.classes
         self.framing = Framing(self.shift.scale, *self.plan["tile"])
 
     def recipe(self, method: str) -> Recipe:
@@ -191,11 +246,6 @@ class Setting:
             points=plan["points"],
             augmentation="extended",  # every arm gets the best one: a weak source model flatters
         )
-
-    def network(self) -> nn.Module:
-        """Return the segmenter before training."""
-        torch.manual_seed(stream_seed(self.seed, "network"))
-        return build(self.architecture, len(self.shift.classes), self.configuration["weights"])
 
     def material(self) -> Material:
         """Return what the run trains on, at working scale; see `LABELS` and `ALIGNMENTS`."""
@@ -262,35 +312,18 @@ class Setting:
 
     def reference_network(self) -> nn.Module:
         """Return the network of `reference`."""
-        network = self.network()
+        network = self.network("random")
         network.load_state_dict(self.reference().states)
         return network.to(self.device).eval()
 
-    def predict(self, networks: Sequence[nn.Module], image: np.ndarray, scale: float) -> np.ndarray:
-        """Return probabilities (H, W, C) of an image at `scale`; see `predict`."""
-        framing = Framing(scale, self.framing.tile_px, self.framing.margin_px)
-        return predict(networks, image, framing, self.device)
-
     def score(self, networks: Sequence[nn.Module], split: str, n: int | None = None) -> pd.DataFrame:
-        """Return pixel counts of the (first n) test micrographs of a domain by the mean of networks' probabilities.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row an image: split ("source", "target"), name, group, and confusion_<true>_<found>: pixels by class id.
-        """
-        rows, n_classes = [], len(self.shift.classes)
+        """Return pixel counts of the (first n) test micrographs of a domain, "source" or "target"; see `scored`."""
         records = self.shift.source_test if split == "source" else self.shift.target_test
-        for record in records[:n]:
-            found = self.predict(networks, record.image, self.framing.scale).argmax(-1).astype(np.uint8)
-            counts = confusion(record.mask, found, n_classes)
-            named = {f"confusion_{i}_{j}": int(counts[i, j]) for i in range(n_classes) for j in range(n_classes)}
-            rows.append({"split": split, "name": record.name, "group": record.group, **named})
-        return pd.DataFrame(rows)
+        return self.scored(networks, split, records[:n])
 
     def watch(self, network: nn.Module, splits: Sequence[str]) -> dict[str, float]:
         """Measure a network for its curve: mean IoU on test micrographs, and on target images what it says of them."""
-        n, n_classes = self.plan["watched"], len(self.shift.classes)
+        n, n_classes = self.plan["watched"], len(self.classes)
         seen = {f"{split}_miou": pooled_miou(self.score([network], split, n), n_classes) for split in splits}
         if "target" not in splits:
             return seen
@@ -299,20 +332,12 @@ class Setting:
         doubt = [float(entr(probability).sum(-1).mean()) / math.log(n_classes) for probability in found]
         return {**seen, "target_largest": float(shares.max()), "target_entropy": float(np.mean(doubt))}
 
-    def described(self, material: Material) -> dict:
-        """Return the columns of the row that say what the run is."""
-        configuration, labels = self.configuration, self.configuration["labels"]
-        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": self.device}
+    def trained_on(self, material: Material) -> dict:
+        """Return the columns of the row that say what it was trained on."""
         sizes = {f"n_{name}": len(part) for name, part in material._asdict().items()}
         facts = {"generated": self.shift.is_generated, "transductive": self.shift.is_transductive}
-        known = labels != "none" or configuration["alignment"] == "true"
-        return {**configuration, **used, "fold": self.fold, **sizes, **facts, "uses_target_labels": known}
-
-    def save(self, network: nn.Module, path: str | Path) -> None:
-        """Write a network with what `load` and a prediction need."""
-        size = {"tile_px": self.framing.tile_px, "margin_px": self.framing.margin_px, "scale": self.framing.scale}
-        card = {"architecture": self.architecture, "classes": self.shift.classes, **size}
-        carded.write(path, json.dumps({**self.configuration, **card, "seed": self.seed}), network.state_dict())
+        known = self.configuration["labels"] != "none" or self.configuration["alignment"] == "true"
+        return {**sizes, **facts, "uses_target_labels": known}
 
 
 def build(architecture: str, n_classes: int, weights: str = "imagenet") -> nn.Module:
@@ -330,22 +355,21 @@ def load(path: str | Path) -> tuple[nn.Module, dict]:
     ------
     FileNotFoundError
         If there is no such file.
-    AdaptationError
+    CardError
         If the file is something else, or damaged.
     """
     where_from = "a run of micro_lib.training.adaptation leaves one"
-    card, tensors = carded.read(path, "an adapted network", where_from, AdaptationError)
-    facts = json.loads(card)
-    network = build(facts["architecture"], len(facts["classes"]), "random")
-    network.load_state_dict(tensors)
-    return network.eval(), facts
+    with carded.opened(path, "an adapted network", where_from) as (card, tensors):
+        network = build(card["architecture"], len(card["classes"]), "random")
+        network.load_state_dict(tensors)
+    return network.eval(), card
 
 
 def fit(
     setting: Setting, method: str, material: Material, folder: Path, watched: Sequence[str] = ("source", "target")
 ) -> tuple[nn.Module, pd.DataFrame]:
     """Train a segmenter by a method; return it with its curve, measured on the domains that are `watched`."""
-    network, recipe = setting.network(), setting.recipe(method)
+    network, recipe = setting.network(setting.configuration["weights"]), setting.recipe(method)
     draws = Draws(material.source, material.labelled, material.target, recipe)
 
     def watch(seen: nn.Module) -> dict[str, float]:
@@ -375,7 +399,7 @@ def predict(networks: Sequence[nn.Module], image: np.ndarray, framing: Framing, 
         (H, W, C) float32, summing to 1 over the classes.
     """
     height, width = image.shape
-    pixels = standardise(reduced_image(image, framing.scale))
+    pixels = standardise(scaled_image(image, framing.scale))
     tiles = torch.from_numpy(framing.cut(pixels))[:, None]  # (N, 1, side, side)
     found = []
     for part in tiles.split(PREDICTED_AT_ONCE):
@@ -387,11 +411,6 @@ def predict(networks: Sequence[nn.Module], image: np.ndarray, framing: Framing, 
         return probability
     back = cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)
     return back / back.sum(-1, keepdims=True)
-
-
-def reduced_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """Return an image (H, W) at `scale` of its pixels."""
-    return reduced(Record("", image, np.zeros_like(image), "", None), scale).image
 
 
 def cut(sample: Labelled, framing: Framing) -> list[Cut]:
@@ -436,8 +455,21 @@ def pooled_miou(images: pd.DataFrame, n_classes: int) -> float:
 
 def confusions(images: pd.DataFrame, n_classes: int) -> np.ndarray:
     """Return the confusion matrices (N, C, C) int64 of rows of `Setting.score`."""
-    names = [f"confusion_{i}_{j}" for i in range(n_classes) for j in range(n_classes)]
-    return images[names].to_numpy(np.int64).reshape(-1, n_classes, n_classes)
+    return stacked(images, "confusion", n_classes)
+
+
+def domain_scores(images: pd.DataFrame, split: str, classes: Sequence[str]) -> dict:
+    """Return the columns of a run's row that `Setting.score` gives for one domain."""
+    found = summary(confusions(images[images["split"] == split], len(classes)), classes)
+    row = {f"{split}_miou": found["miou_pooled"], f"{split}_miou_per_image": found["miou_per_image"]}
+    return row | {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
+
+
+def costs(curve: pd.DataFrame) -> dict:
+    """Return the columns of a run's row that its curve gives."""
+    seconds, steps = float(curve["seconds"].sum()), int(curve["step"].iloc[-1])
+    row = {"steps": steps, "train_seconds": seconds, "ms_per_step": 1000 * seconds / steps}
+    return {**row, "last_loss": float(curve["loss"].iloc[-1])}
 
 
 def bagged(paths: Sequence[str | Path], configuration: str | Mapping, seed: int, profile: str = "") -> pd.DataFrame:
@@ -469,27 +501,17 @@ def bagged(paths: Sequence[str | Path], configuration: str | Mapping, seed: int,
 
 
 def _scores(setting: Setting, images: pd.DataFrame) -> dict:
-    classes, row = setting.shift.classes, {}
+    classes, row = setting.classes, {}
     for split in ("source", "target"):
-        stack = confusions(images[images["split"] == split], len(classes))
-        found = summary(stack, classes)
-        row |= {f"{split}_miou": found["miou_pooled"], f"{split}_miou_per_image": found["miou_per_image"]}
-        row |= {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
-        row |= {f"n_{split}_test": found["n_images"]}
-    pooled = stack.sum(0) / stack.sum()  # of the target, the last split
+        row |= domain_scores(images, split, classes) | {f"n_{split}_test": int((images["split"] == split).sum())}
+    stack = confusions(images[images["split"] == "target"], len(classes))
+    pooled = stack.sum(0) / stack.sum()
     for said, axis in (("true", 1), ("found", 0)):
         row |= {f"target_{said}_{name}": float(s) for name, s in zip(classes, pooled.sum(axis), strict=True)}
     reference = row["source_miou"] if setting.is_plain else setting.reference().facts["source_miou"]
     return {**row, "reference_miou": reference, "rdt": row["target_miou"] / reference - 1}
 
 
-def _costs(setting: Setting, curve: pd.DataFrame) -> dict:
-    seconds, steps = float(curve["seconds"].sum()), int(curve["step"].iloc[-1])
-    source = fractions([record.mask for record in setting.shift.source], len(setting.shift.classes))
-    row = {"steps": steps, "train_seconds": seconds, "ms_per_step": 1000 * seconds / steps}
-    return {**row, "last_loss": float(curve["loss"].iloc[-1]), "trouble": troubles(curve, float(source.max()))}
-
-
-def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
-    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k]]
-    return f"adaptation-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"
+def _trouble(setting: Setting, curve: pd.DataFrame) -> dict:
+    source = fractions([record.mask for record in setting.shift.source], len(setting.classes))
+    return {"trouble": troubles(curve, float(source.max()))}

@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -273,11 +273,17 @@ class _Run:
     def autocast(self):
         return torch.autocast(self.device, torch.bfloat16, enabled=has_bfloat16(self.device))
 
+    @contextmanager
     def computing(self):
-        """Return a context with the convolutions that bfloat16 slows down on a CPU kept in float32."""
+        """Keep the convolutions that bfloat16 slows down on a CPU in float32; autocast is off behind the block."""
         modules = nn.ModuleList([self.network, *self.terms])
         hooks = _float32_convolutions(modules) if self.device == "cpu" and has_bfloat16("cpu") else []
-        return _Hooks(hooks)
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            torch.set_autocast_enabled("cpu", False)
 
     def state(self) -> dict:
         """Return tensors and plain values to go on from, copies that later steps leave alone."""
@@ -366,21 +372,6 @@ def troubles(curve: pd.DataFrame, source_share: float) -> str:
     if share >= max(COLLAPSED, (1 + source_share) / 2):
         found.append(f"{share:.1%} of the target said to be one class")
     return "; ".join(found)
-
-
-class _Hooks:
-    """Takes hooks off at the end of a block, and leaves autocast as it was off before."""
-
-    def __init__(self, hooks: list):
-        self.hooks = hooks
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for hook in self.hooks:
-            hook.remove()
-        torch.set_autocast_enabled("cpu", False)
 
 
 def _copied(state):

@@ -151,7 +151,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         **(used if configuration["strategy"] == "adaptive" else {"variations": ""}),
         "n_new": len(result.proposed),
         "trained_at": result.trained_at,
-        **_training_columns(result.history),
+        **grains.costs(result.history),
         **costs,
         **_base_columns(start, plan),
         **_synthetic_columns(start, result, plan),
@@ -502,13 +502,6 @@ def _synthetic_columns(start: Base, result: Campaign, plan: Mapping) -> dict:
 
 def _worst(scores: pd.DataFrame) -> float:
     return float(scores["miou"].nsmallest(max(1, round(WORST * len(scores)))).mean())
-
-
-def _training_columns(history: pd.DataFrame) -> dict:
-    seconds, images = float(history["seconds"].sum()), int(history["images"].sum())
-    rates = {"train_per_s": images / seconds if seconds else float("nan")}
-    rates["loader_per_s"] = float(history["loader_per_s"].iloc[-1]) if len(history) else float("nan")
-    return {"steps": int(history["steps"].sum()), "images_seen": images, "train_seconds": seconds, **rates}
 
 
 def _base_columns(start: Base, plan: Mapping) -> dict:

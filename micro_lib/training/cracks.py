@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -11,19 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fit_one_cycle, lr_find  # noqa: F401  importing adds both to Learner
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
-from fastai.optimizer import OptimWrapper
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader
 
 from micro_lib.analysis.matching import matched_pairs
 from micro_lib.core.checks import one_of
-from micro_lib.core.profiles import resolve, settings
+from micro_lib.core.profiles import settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, out_dir, write_table
 from micro_lib.core.seeds import stream, stream_seed
@@ -32,8 +28,16 @@ from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.models import classifier
 from micro_lib.models.classifier import crack_probability
 from micro_lib.synthesis import cracks as synthetic
-from micro_lib.training.shared import Made, configured, made_once
-from micro_lib.training.supervised import ADAMW_BETAS, ONE_CYCLE, WEIGHT_DECAY, BFloat16, TrainingDiverged, Unvalidated
+from micro_lib.training.shared import Made, configured, made_once, run_folder
+from micro_lib.training.supervised import (
+    ADAMW,
+    ONE_CYCLE,
+    BFloat16,
+    TrainingDiverged,
+    Unvalidated,
+    quiet,
+    unvalidated_loaders,
+)
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -87,7 +91,7 @@ class Roles(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One stage of a training."""
+    """One stage of a training, in steps; that of `micro_lib.core.profiles` counts epochs."""
 
     steps: int
     frozen: bool  # the body keeps its weights, but for batch normalisation
@@ -132,7 +136,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     configuration = complete(configuration)
     source = real_tiles(configuration["data"], profile)
     setting = Setting(configuration, _plan(configuration, profile), seed, source)
-    folder = out_dir(_folder_name(configuration, seed, profile), str(out))
+    folder = run_folder("cracks", configuration, DEFAULTS, seed, profile, out)
     network, costs = fit(setting)
     tiles = score(network, setting.roles)
     write_table(tiles, folder / "tiles.csv")
@@ -295,7 +299,7 @@ def fit(setting: Setting) -> tuple[torch.nn.Module, dict]:
     arm, plan = setting.configuration["arm"], setting.plan
     before = None if arm in ("real", "real long") else pretrained(setting)
     if arm == "synthetic":
-        learn = _learner(setting, _tiles_of(setting.roles.training), 1, before.states)
+        learn = _learner(setting, classified(setting.roles.training), 1, before.states)
         return learn.model, _costs(setting, before, (), before.facts["learning_rate"], 0.0, math.nan)
     chosen = budget(setting.roles.training, setting.configuration["n_real"], setting.seed)
     stages = real_stages(plan, len(chosen))
@@ -304,7 +308,7 @@ def fit(setting: Setting) -> tuple[torch.nn.Module, dict]:
         stages = (stages[0], stages[1]._replace(steps=stages[1].steps + extra))
     rate = real_rate(setting)
     started = time.perf_counter()
-    learn = train(setting, _tiles_of(chosen), stages, plan["real_batch"], rate, before.states if before else None)
+    learn = train(setting, classified(chosen), stages, plan["real_batch"], rate, before.states if before else None)
     seconds, loss = time.perf_counter() - started, float(learn.recorder.smooth_loss.value)
     return learn.model, _costs(setting, before, stages, rate, seconds, loss)
 
@@ -364,7 +368,7 @@ def real_rate(setting: Setting) -> float:
 
     def make() -> Made:
         states = pretrained(first).states if arm == "mixed" else None
-        rate = _found_rate(first, _tiles_of(first.roles.training), first.plan["real_batch"], states)
+        rate = _found_rate(first, classified(first.roles.training), first.plan["real_batch"], states)
         return Made({}, {"learning_rate": rate})
 
     return made_once("cracks", first.key("rate", arm), make).facts["learning_rate"]
@@ -442,28 +446,19 @@ def _learner(setting: Setting, tiles: Classified, steps: int, states: Mapping | 
         setting.plan["architecture"],
         "random" if states else setting.configuration["weights"],
         loss_func=torch.nn.functional.cross_entropy,
-        opt_func=partial(OptimWrapper, opt=partial(torch.optim.AdamW, betas=ADAMW_BETAS)),
-        wd=WEIGHT_DECAY,
         cbs=BFloat16(),
+        **ADAMW,
     )
     if states:
         learn.model.load_state_dict(states)
     learn.freeze()
     learn.model.to(setting.device)
-    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])  # `train` has a bar of its own
-    learn.logger = lambda row: None
-    return learn
+    return quiet(learn)
 
 
 def _loaders(setting: Setting, tiles: Classified, steps: int, batch: int, number: int) -> DataLoaders:
     batches = Batches(tiles, steps, batch, seed=stream_seed(setting.seed, "batches", number), device=setting.device)
-    loader = DataLoader(batches, batch_size=None)
-    loader.device = torch.device(setting.device)  # where fastai looks for it
-    return DataLoaders(loader, loader)  # validation is skipped, see `Unvalidated`
-
-
-def _tiles_of(records: Sequence[Record]) -> Classified:
-    return classified(records)
+    return unvalidated_loaders(batches, setting.device)
 
 
 # Scores
@@ -611,8 +606,3 @@ def _plan(configuration: Mapping, profile: str) -> dict:
     """Settings of the profile, with the architecture of the configuration where it names one."""
     chosen = {"architecture": configuration["architecture"]} if configuration["architecture"] else {}
     return {**settings("cracks", profile), **chosen}
-
-
-def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
-    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k]]
-    return f"cracks-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"

@@ -1,9 +1,6 @@
 """Training of a joint generator: first the VQ-VAE, then the prior over its codes; each goes on where it was killed."""
 
-import json
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,37 +9,23 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from fastai.callback.core import CancelFitException
-from fastai.callback.progress import ProgressCallback
 from fastai.callback.schedule import fit_one_cycle  # noqa: F401  importing adds it to Learner
-from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 from micro_lib.core.progress import progress
-from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.core.seeds import stream
 from micro_lib.data.tiles import Labelled
 from micro_lib.models import vqvae
 from micro_lib.models.joint_generator import JointGenerator
 from micro_lib.models.segmenter import standardise
-from micro_lib.training import checkpoints
-from micro_lib.training.supervised import ONE_CYCLE, BFloat16, TrainingDiverged, Unvalidated
+from micro_lib.training.rounds import Batches, Rounds, Run, Schedule
+from micro_lib.training.supervised import ONE_CYCLE, BFloat16, go_on, quiet, unvalidated_loaders
 
-EPOCH_STEPS = 50  # an epoch, as far as crops drawn at random have any: codes are counted over it, a checkpoint ends it
 KERNEL_PX = 31  # side of the kernel that texture is made with
-STAGES = ("vqvae", "prior")
 COLLAPSED = 0.05  # a perplexity below this share of the codes is a collapsed codebook
 HISTORY = ("stage", "epoch", "steps", "loss", "image_loss", "mask_loss", "commitment", "usage", "perplexity", "seconds")
-
-
-class Schedule(NamedTuple):
-    """How one of the two networks is trained."""
-
-    steps: int
-    batch: int  # crops a step
-    rate: float  # largest learning rate of the one-cycle
 
 
 def train(
@@ -59,7 +42,7 @@ def train(
     """Train a generator in place.
 
     Crops are drawn anew for every step from the micrographs, in any of the eight orientations, image and mask together.
-    Called again with the same arguments after a kill, the training goes on behind the last epoch of `EPOCH_STEPS`.
+    Called again with the same arguments after a kill, the training goes on behind the last epoch.
 
     Parameters
     ----------
@@ -68,7 +51,7 @@ def train(
     micrographs : sequence of Labelled
         All that it may learn from; each is standardised as a whole.
     schedules : mapping of str to Schedule
-        Of `STAGES`.
+        Of ``vqvae`` and ``prior``; a round is an epoch.
     n_crops : int
         Crops whose codes the prior is trained on.
     texture : bool
@@ -96,16 +79,14 @@ def train(
     scenes = [Scene.of(micrograph) for micrograph in micrographs]
     card = generator.card
     decisive = {"vqvae": card.vqvae, "prior": card.prior, "px": card.px, "schedules": schedules, "n_crops": n_crops}
-    fingerprint = json.dumps({**decisive, "seed": seed, "data": _described(micrographs)}, sort_keys=True)
-    run = _Run(Path(checkpoint), fingerprint, generator)
-    run.restore()
+    run = Run(checkpoint, {**decisive, "seed": seed, "data": _described(micrographs)}, generator)
     generator.to(device)
     with progress(total=sum(s.steps for s in schedules.values()), initial=run.steps, desc="training") as bar:
         crops = Crops(scenes, generator.card.px, schedules["vqvae"], seed)
-        _fit(run, "vqvae", generator.vqvae, crops, schedules["vqvae"], bar)
+        _fit(run, "vqvae", generator.vqvae, crops, bar)
         codes, generator.fractions = encoded(generator, scenes, n_crops, seed)
         maps = Maps(codes, generator.condition(generator.fractions), schedules["prior"], seed)
-        _fit(run, "prior", generator.prior, maps, schedules["prior"], bar)
+        _fit(run, "prior", generator.prior, maps, bar)
     if texture:
         generator.kernel, generator.roughness = residual_texture(generator, scenes, seed)
     run.path.unlink(missing_ok=True)
@@ -163,22 +144,7 @@ def crop(scenes: Sequence[Scene], n: int, px: int, rng: np.random.Generator) -> 
     return torch.from_numpy(np.stack(images)[:, None]), torch.from_numpy(np.stack(masks))
 
 
-class _Batches(Dataset):
-    """Batches of one epoch after the other; `epoch` is set from outside, so a training can resume."""
-
-    def __init__(self, schedule: Schedule, seed: int):
-        self.schedule, self.seed, self.epoch = schedule, seed, 0
-
-    def __len__(self) -> int:
-        return min(EPOCH_STEPS, self.schedule.steps)
-
-    def __getitem__(self, i: int):
-        if not 0 <= i < len(self):
-            raise IndexError(f"batch {i} of {len(self)}")
-        return self.make(stream(self.seed, type(self).__name__, self.epoch, i))
-
-
-class Crops(_Batches):
+class Crops(Batches):
     """Batches (image, mask) of crops for a VQ-VAE, and the same as what it should return.
 
     Parameters
@@ -190,8 +156,10 @@ class Crops(_Batches):
     schedule : Schedule
         Size and number of the batches.
     seed : int
-        Batch i of an epoch is a function of seed, epoch and i.
+        Of the batches.
     """
+
+    name = "Crops"
 
     def __init__(self, scenes: Sequence[Scene], px: int, schedule: Schedule, seed: int):
         super().__init__(schedule, seed)
@@ -202,7 +170,7 @@ class Crops(_Batches):
         return crop(self.scenes, self.schedule.batch, self.px, rng) * 2
 
 
-class Maps(_Batches):
+class Maps(Batches):
     """Batches of maps of codes for a prior, with its condition if it has one, and the codes again as its target.
 
     Parameters
@@ -214,6 +182,8 @@ class Maps(_Batches):
     schedule, seed
         As for `Crops`.
     """
+
+    name = "Maps"
 
     def __init__(self, codes: Tensor, condition: Tensor | None, schedule: Schedule, seed: int):
         super().__init__(schedule, seed)
@@ -262,39 +232,17 @@ def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: i
 # The loop
 
 
-def _fit(run: "_Run", stage: str, network: nn.Module, batches: _Batches, schedule: Schedule, bar) -> None:
+def _fit(run: Run, stage: str, network: nn.Module, batches: Batches, bar) -> None:
     """Train one network by a one-cycle, from where the run is."""
-    epochs = math.ceil(schedule.steps / len(batches))
-    done = run.epochs_of(stage)
-    if done == epochs:
+    schedule, done = batches.schedule, sum(row["stage"] == stage for row in run.history)
+    if done == schedule.rounds:
         return
-    learn = _learner(network, batches, LOSSES[stage], stage)
-    if done:
-        learn.create_opt()
-        learn.opt.load_state_dict(run.optimizer)
-    watch = _Epochs(run, stage, batches, bar)
-    try:
-        learn.fit_one_cycle(epochs, schedule.rate, **ONE_CYCLE, cbs=watch, start_epoch=done)
-    finally:
-        torch.set_autocast_enabled(_device(network).type, False)  # an error inside a forward pass leaves it on
-    if watch.diverged:
-        raise TrainingDiverged(watch.diverged)
-
-
-def _learner(network: nn.Module, batches: _Batches, loss: Callable, stage: str) -> Learner:
-    loader = DataLoader(batches, batch_size=None)
-    loader.device = _device(network)  # where fastai looks for it
-    loader.n_inp = 2 if stage == "vqvae" else len(batches.conditions) + 1
-    learn = Learner(
-        DataLoaders(loader, loader),  # validation is skipped, see `_Epochs`
-        network,
-        loss_func=loss,
-        opt_func=partial(OptimWrapper, opt=torch.optim.Adam),
-        cbs=_BFloat16(),
-    )
-    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])
-    learn.logger = lambda row: None
-    return learn
+    loaders = unvalidated_loaders(batches, _device(network))
+    loaders.train.n_inp = 2 if stage == "vqvae" else len(batches.conditions) + 1
+    optimizer = partial(OptimWrapper, opt=torch.optim.Adam)
+    learn = quiet(Learner(loaders, network, loss_func=LOSSES[stage], opt_func=optimizer, cbs=_BFloat16()))
+    fit = partial(learn.fit_one_cycle, schedule.rounds, schedule.rate, **ONE_CYCLE)
+    go_on(learn, fit, _Epochs(run, batches, stage, bar), done)
 
 
 def _vqvae_loss(output: vqvae.Output, image: Tensor, mask: Tensor) -> Tensor:
@@ -321,77 +269,34 @@ class _BFloat16(BFloat16):
         self.autocast.__exit__(None, None, None)
 
 
-class _Epochs(Unvalidated):
-    """Number the epochs for the batches, gather what they cost and reached, save the run after each."""
-
-    order = 60
-
-    def __init__(self, run: "_Run", stage: str, batches: _Batches, bar):
-        super().__init__(bar)
-        self.run, self.stage, self.batches = run, stage, batches
-        self.diverged = ""
+class _Epochs(Rounds):
+    """Gather what the epochs reached."""
 
     def before_train(self):
-        """Point the batches at this epoch, and dropout and the quantiser at numbers of its own."""
-        self.batches.epoch = self.epoch
-        torch.manual_seed(stream_seed(self.batches.seed, self.stage, self.epoch))
-        self.losses, self.parts, self.counts, self.started = [], [], 0, time.perf_counter()
+        """Forget the epoch before."""
+        super().before_train()
+        self.parts, self.counts = [], 0
 
-    def after_loss(self):
-        """Stop, with words for `_fit` to raise, when the loss is not finite."""
-        if not torch.isfinite(self.loss):
-            where = f"step {self.iter + 1} of epoch {self.epoch + 1} of the {self.stage}"
-            self.diverged = f"the loss became {float(self.loss)} in {where}; lower its rate or look for broken images"
-            raise CancelFitException()
+    def where(self) -> str:
+        """Return the step, and what to do."""
+        step = f"step {self.iter + 1} of epoch {self.epoch + 1} of the {self.stage}"
+        return f"{step}; lower its rate or look for broken images"
 
     def after_batch(self):
-        """Note the loss and its parts, and count codes."""
-        self.losses.append(float(self.loss.detach()))
+        """Note the parts of the loss, and count codes."""
+        super().after_batch()
         if self.stage == "vqvae":
             with torch.no_grad():
                 self.parts.append([float(part) for part in vqvae.loss(self.pred, *self.yb)[1:]])
             self.counts = self.counts + self.pred.codes.flatten().bincount(minlength=self.model.n_codes)
-        super().after_batch()
 
-    def after_train(self):
-        """Write the row of this epoch and save."""
-        row = dict.fromkeys(HISTORY, math.nan) | {"stage": self.stage, "epoch": self.epoch, "steps": len(self.losses)}
-        row |= {"loss": float(np.mean(self.losses)), "seconds": time.perf_counter() - self.started}
+    def measured(self) -> dict:
+        """Return the mean parts of the loss and the use of the codebook."""
+        row = {"stage": self.stage, "epoch": self.epoch}
         if self.stage == "vqvae":
             parts = zip(("image_loss", "mask_loss", "commitment"), np.mean(self.parts, 0).tolist(), strict=True)
             row |= {**dict(parts), **dict(zip(("usage", "perplexity"), vqvae.usage(self.counts), strict=True))}
-        self.run.history.append(row)
-        self.run.optimizer = self.opt.state_dict()
-        self.run.save()
-        self.bar.set_postfix(stage=self.stage, loss=f"{row['loss']:.3f}")
-
-
-class _Run:
-    """A training and where it is; all of that lies in its checkpoint."""
-
-    def __init__(self, path: Path, fingerprint: str, generator: JointGenerator):
-        self.path, self.fingerprint, self.generator = path, fingerprint, generator
-        self.history, self.optimizer = [], None
-
-    def restore(self) -> None:
-        """Load the checkpoint, if there is one."""
-        if saved := checkpoints.read(self.path, self.fingerprint):
-            self.generator.load_tensors(saved["generator"])
-            self.history, self.optimizer = saved["history"], saved["optimizer"]
-
-    def save(self) -> None:
-        """Write everything, atomically."""
-        state = {"generator": self.generator.state_dict(), "history": self.history, "optimizer": self.optimizer}
-        checkpoints.write(self.path, state, self.fingerprint)
-
-    @property
-    def steps(self) -> int:
-        """Steps taken, in both stages."""
-        return sum(row["steps"] for row in self.history)
-
-    def epochs_of(self, stage: str) -> int:
-        """Finished epochs of a stage."""
-        return sum(row["stage"] == stage for row in self.history)
+        return row
 
 
 def _described(micrographs: Sequence[Labelled]) -> list:

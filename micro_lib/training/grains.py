@@ -14,7 +14,7 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import commit, out_dir, read_table, write_table
+from micro_lib.core.runs import commit, read_table, write_table
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import Pack, pack
 from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
@@ -25,7 +25,7 @@ from micro_lib.models.threshold import REFERENCE, Threshold, tune
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
 from micro_lib.synthesis.scenario import Constant, Space
-from micro_lib.training.shared import configured
+from micro_lib.training.shared import configured, run_folder
 from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -120,7 +120,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     """
     configuration = complete(configuration)
     plan = _plan(configuration, profile)
-    folder = out_dir(_folder_name(configuration, seed, profile), str(out))
+    named = {**configuration, "score_test": False}  # changes nothing of what is trained
+    folder = run_folder("grains", named, DEFAULTS, seed, profile, out)
     fit(configuration, plan, seed, profile, folder)
     return judge(folder, configuration, profile)
 
@@ -224,16 +225,16 @@ def trained_range_px(micrographs: Sequence[Labelled], working_scale: float) -> t
 def summary(history: pd.DataFrame) -> dict:
     """Return what a training cost and reached, from its history."""
     best = history[history["best"]].iloc[0]
+    waited = float((history["waited"] * history["seconds"]).sum() / history["seconds"].sum())
+    return {**costs(history), "waited": waited, "validation_miou": float(best["valid_miou"])}
+
+
+def costs(history: pd.DataFrame) -> dict:
+    """Return what a training cost, from its history, which may be empty."""
     seconds, images = float(history["seconds"].sum()), int(history["images"].sum())
-    return {
-        "steps": int(history["steps"].sum()),
-        "images_seen": images,
-        "train_seconds": seconds,
-        "train_per_s": images / seconds,
-        "loader_per_s": float(history["loader_per_s"].iloc[-1]),
-        "waited": float((history["waited"] * history["seconds"]).sum() / seconds),
-        "validation_miou": float(best["valid_miou"]),
-    }
+    rates = {"train_per_s": images / seconds if seconds else float("nan")}
+    rates["loader_per_s"] = float(history["loader_per_s"].iloc[-1]) if len(history) else float("nan")
+    return {"steps": int(history["steps"].sum()), "images_seen": images, "train_seconds": seconds, **rates}
 
 
 def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", profile: str = "") -> pd.DataFrame:
@@ -356,11 +357,6 @@ def _plan(configuration: Mapping, profile: str) -> dict:
 def _recipe(configuration: Mapping, plan: Mapping, seed: int) -> Recipe:
     parts = {name: plan[name] for name in ("stages", "batch", "learning_rate", "loss")}
     return Recipe(**parts, seed=seed, inversion=configuration["inversion"])
-
-
-def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
-    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k] and k != "score_test"]
-    return f"grains-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"
 
 
 def _range_columns(card: Card) -> dict:

@@ -3,6 +3,7 @@
 After Volman Stern et al. 2024, whose full text could not be had: the workflow of the abstract, not its settings.
 """
 
+import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from micro_lib.analysis.metrics import confusion, mean_iou, present_class_miou, summary
+from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, present_class_miou, stacked, summary
 from micro_lib.core.checks import one_of
-from micro_lib.core.profiles import Stage, resolve, settings
+from micro_lib.core.profiles import Stage, settings
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import commit, out_dir, write_table
+from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.data.tiles import Cut, Labelled, histogram, to_uint8
@@ -25,9 +26,9 @@ from micro_lib.models import unet
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
-from micro_lib.training.generative import Schedule
 from micro_lib.training.pair_quality import agreement, judged
-from micro_lib.training.shared import Made, configured, made_once, shared_path
+from micro_lib.training.rounds import Schedule
+from micro_lib.training.shared import Made, configured, made_once, run_folder, shared_path
 from micro_lib.training.supervised import ONE_CYCLE, Recipe, TrainingDiverged, Unvalidated, learner
 
 # What a configuration may say, and what it says by default.
@@ -41,6 +42,7 @@ DEFAULTS = {
 PACKS = ("nasa_superalloy", "uhcs", "nasa_ebc")
 BUDGETS = (1, 4, 0)
 RATIOS = (0.5, 4.0)
+EPOCH_STEPS = 50  # of a generator: use of the codebook is measured, and a checkpoint written, after each
 UNETS = 3  # seeds 1 to 3 share the first generator, 4 to 6 the second, and so on
 # Specimens that are tested on, fold by fold, chosen by name and number of images; other names are dealt out. Superalloy
 # spots take turns.
@@ -135,7 +137,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     configuration = complete(configuration)
     source = pack(configuration["pack"], configuration["data"], profile=profile)
     setting = Setting(configuration, settings("joint", profile), seed, source)
-    folder = out_dir(_folder_name(configuration, seed, profile), str(out))
+    folder = run_folder("joint", configuration, DEFAULTS, seed, profile, out)
     if configuration["ratio"]:
         made, costs = sampled(setting), generator_costs(setting)
         segmenter, trained = train_unet(setting, made.pairs)
@@ -296,8 +298,8 @@ class Pairs(NamedTuple):
 def generator(setting: Setting) -> tuple[JointGenerator, pd.DataFrame]:
     """Return the generator of a run, trained on its k micrographs, and its history (see `generative.train`)."""
     made = _generator(setting)
-    trained = JointGenerator(GeneratorCard.from_json(made.facts["card"]))
-    trained.load_tensors(made.states)
+    trained = JointGenerator(GeneratorCard.of(made.facts["card"]))
+    trained.load_state_dict(made.states)
     history = pd.DataFrame(made.facts["history"], columns=list(generative.HISTORY))
     return trained.eval().to(setting.device), history.astype({"loss": float})
 
@@ -329,7 +331,7 @@ def _generator(setting: Setting) -> Made:
             checkpoint=shared_path("joint", key).with_suffix(".pt"),
             device=setting.device,
         )
-        return Made(network.state_dict(), {"card": card.to_json(), "history": history.to_numpy().tolist()})
+        return Made(network.state_dict(), {"card": card.plain(), "history": history.to_numpy().tolist()})
 
     return made_once("joint", key, make)
 
@@ -341,14 +343,13 @@ def schedules(plan: Mapping, recipe: RecipeOf) -> dict[str, Schedule]:
         _whole(plan[f"{name}_steps"] * getattr(recipe, f"{name}_steps")) for name in ("vq", "prior")
     )
     return {
-        "vqvae": Schedule(vq_steps, plan["vq_batch"], plan["vq_rate"]),
-        "prior": Schedule(prior_steps, max(1, batch), plan["prior_rate"]),
+        "vqvae": Schedule(vq_steps, plan["vq_batch"], plan["vq_rate"], max(1, vq_steps // EPOCH_STEPS)),
+        "prior": Schedule(prior_steps, max(1, batch), plan["prior_rate"], max(1, prior_steps // EPOCH_STEPS)),
     }
 
 
 def _whole(steps: float) -> int:
-    step = generative.EPOCH_STEPS
-    return max(1, round(steps)) if steps < step else step * round(steps / step)
+    return max(1, round(steps)) if steps < EPOCH_STEPS else EPOCH_STEPS * round(steps / EPOCH_STEPS)
 
 
 def _card(setting: Setting) -> GeneratorCard:
@@ -495,15 +496,14 @@ def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
         matrix = confusion(record.mask, segmenter.segment(record.image), n)
         names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
         scores = {"miou": float(mean_iou(matrix)), "present_class_miou": float(present_class_miou(matrix))}
-        rows.append({**names, **scores, **{f"n_{i}_{j}": int(matrix[i, j]) for i in range(n) for j in range(n)}})
+        rows.append({**names, **scores, **as_columns(matrix, "n")})
     return pd.DataFrame(rows)
 
 
 def matrices(images: pd.DataFrame) -> np.ndarray:
     """Return the confusion matrices (N, n, n) int64 behind rows of `score`."""
     cells = [name for name in images.columns if re.fullmatch(r"n_\d+_\d+", name) and images[name].notna().all()]
-    n = round(len(cells) ** 0.5)
-    return images[[f"n_{i}_{j}" for i in range(n) for j in range(n)]].to_numpy(np.int64).reshape(-1, n, n)
+    return stacked(images, "n", math.isqrt(len(cells)))
 
 
 def means(images: pd.DataFrame, source: Pack) -> dict:
@@ -513,8 +513,3 @@ def means(images: pd.DataFrame, source: Pack) -> dict:
     for split, part in images.groupby("split", sort=False):
         row |= {f"{split}_{name}": value for name, value in summary(matrices(part), ids).items()}
     return row
-
-
-def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
-    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k]]
-    return f"joint-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"

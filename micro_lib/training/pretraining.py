@@ -6,46 +6,30 @@ held-out pictures go on.
 """
 
 import hashlib
-import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import CancelFitException
-from fastai.callback.progress import ProgressCallback
-from fastai.data.core import DataLoaders
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from segmentation_models_pytorch.base import ClassificationHead
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
 
 from micro_lib.core.progress import progress
-from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.core.seeds import stream_seed
 from micro_lib.data.classified import standardised
-from micro_lib.data.in_domain import Labels, collection, halves
+from micro_lib.data.in_domain import Labels, collection, divided
 from micro_lib.models import encoders, unet
-from micro_lib.training import checkpoints
+from micro_lib.training.rounds import Batches, Rounds, Run, Schedule
 from micro_lib.training.shared import Made, made_once, shared_path
-from micro_lib.training.supervised import BFloat16, TrainingDiverged, Unvalidated
+from micro_lib.training.supervised import BFloat16, go_on, quiet, unvalidated_loaders
 
 DROPOUT = 0.5
 HISTORY = ("round", "steps", "loss", "held_out_loss", "score", "seconds", "best")
 JUDGED_AT_ONCE = 64  # pictures
-
-
-class Schedule(NamedTuple):
-    """How an encoder is trained."""
-
-    steps: int
-    batch: int  # pictures a step
-    rate: float  # learning rate
-    rounds: int  # after each of them the held-out pictures are judged and the training is saved
 
 
 class Classifier(nn.Module):
@@ -69,30 +53,27 @@ class Classifier(nn.Module):
         return self.head(self.encoder(images)[-1])
 
 
-class Pictures(Dataset):
-    """Batches drawn at random, unchanged; `epoch` is set from outside, so that a training can resume.
+class Pictures(Batches):
+    """Batches drawn at random, unchanged.
 
     Parameters
     ----------
     labels : Labels
         To draw from.
     schedule : Schedule
-        Size and number of the batches; a round is an epoch.
+        Size and number of the batches.
     seed : int
-        Batch i of an epoch is a function of seed, epoch and i.
+        Of the batches.
     """
 
+    name = "pictures"
+
     def __init__(self, labels: Labels, schedule: Schedule, seed: int):
-        self.labels, self.schedule, self.seed, self.epoch = labels, schedule, seed, 0
+        super().__init__(schedule, seed)
+        self.labels = labels
 
-    def __len__(self) -> int:
-        return max(1, self.schedule.steps // self.schedule.rounds)
-
-    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return images (B, 1, px, px) float32, standardised, and targets (B, K) float32."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"batch {i} of {len(self)}")
-        rng = stream(self.seed, "pictures", self.epoch, i)
+    def make(self, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draw images (B, 1, px, px) float32, standardised, and targets (B, K) float32."""
         chosen = rng.integers(len(self.labels.images), size=self.schedule.batch)
         images = torch.from_numpy(self.labels.images[chosen]).float()
         return standardised(images), torch.from_numpy(self.labels.targets[chosen])
@@ -137,7 +118,7 @@ def pretrained(
         key["pictures"] = _digest(labels)
 
     def make() -> Made:
-        training, held_out = halves(labels or collection(task, plan["n"], plan["px"], seed), seed)
+        training, held_out = divided(labels or collection(task, plan["n"], plan["px"], seed), seed)
         network = classifier(architecture, weights, training.targets.shape[1], seed)
         checkpoint = shared_path("pretraining", key).with_suffix(".pt")
         history = train(network, training, held_out, schedule, seed=seed, checkpoint=checkpoint, device=device)
@@ -179,7 +160,7 @@ def train(
     network : Classifier
         To be trained.
     training, held_out : Labels
-        Pictures, see `micro_lib.data.in_domain.halves`.
+        Pictures, see `micro_lib.data.in_domain.divided`.
     schedule : Schedule
         Steps, batch, rate, rounds.
     seed : int
@@ -203,16 +184,23 @@ def train(
         If the checkpoint is of another training.
     """
     decisive = {"schedule": list(schedule), "seed": seed, "data": [_digest(training), _digest(held_out)]}
-    run = _Run(Path(checkpoint), json.dumps(decisive, sort_keys=True), network)
-    run.restore()
+    run = Run(checkpoint, decisive, network)
     network.to(device)
     batches = Pictures(training, schedule, seed)
-    with progress(total=schedule.rounds * len(batches), initial=run.done * len(batches), desc="pre-training") as bar:
-        if run.done < schedule.rounds:
-            _fit(run, batches, held_out, bar, device)
+    learn = Learner(
+        unvalidated_loaders(batches, device),
+        network,
+        loss_func=nn.functional.binary_cross_entropy_with_logits,
+        opt_func=partial(OptimWrapper, opt=torch.optim.Adam),
+        cbs=BFloat16(),
+    )
+    with progress(total=schedule.rounds * len(batches), initial=run.steps, desc="pre-training") as bar:
+        if (done := len(run.history)) < schedule.rounds:
+            watch = _Judged(run, batches, "round", bar, held_out=held_out)
+            go_on(quiet(learn), partial(learn.fit, schedule.rounds, schedule.rate), watch, done)
     network.load_state_dict(run.best)
     run.path.unlink(missing_ok=True)
-    return pd.DataFrame(run.history).assign(best=lambda t: t["round"] == run.best_round)[list(HISTORY)]
+    return pd.DataFrame(run.history).assign(best=lambda t: t["round"] == _best(run.history))[list(HISTORY)]
 
 
 @torch.inference_mode()
@@ -235,97 +223,24 @@ def judged(network: nn.Module, labels: Labels) -> tuple[float, float]:
     return loss, float(1 - left.mean())
 
 
-class _Run:
-    """A training and where it is; all of that lies in its checkpoint."""
+class _Judged(Rounds):
+    """Judge the network after each round, and keep its weights of the best."""
 
-    def __init__(self, path: Path, fingerprint: str, network: Classifier):
-        self.path, self.fingerprint, self.network = path, fingerprint, network
-        self.history, self.optimizer, self.best = [], None, {}
+    def __init__(self, *args, held_out: Labels):
+        super().__init__(*args)
+        self.held_out = held_out
 
-    @property
-    def done(self) -> int:
-        """Finished rounds."""
-        return len(self.history)
-
-    @property
-    def best_round(self) -> int:
-        """The round with the lowest loss on held-out pictures."""
-        return int(np.argmin([row["held_out_loss"] for row in self.history]))
-
-    def restore(self) -> None:
-        """Load the checkpoint, if there is one."""
-        if saved := checkpoints.read(self.path, self.fingerprint):
-            self.network.load_state_dict(saved["network"])
-            self.history, self.optimizer, self.best = saved["history"], saved["optimizer"], saved["best"]
-
-    def finish(self, row: dict, optimizer: dict) -> None:
-        """Note a finished round, keep its weights if it is the best, and write everything, atomically."""
-        self.history.append(row)
-        states = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
-        if self.best_round == row["round"]:
-            self.best = states
-        state = {"network": states, "history": self.history, "optimizer": optimizer, "best": self.best}
-        checkpoints.write(self.path, state, self.fingerprint)
+    def measured(self) -> dict:
+        """Return what held-out pictures say."""
+        loss, score = judged(self.model, self.held_out)
+        if _best([*self.run.history, {"held_out_loss": loss}]) == self.epoch:
+            self.run.best = {name: t.detach().cpu().clone() for name, t in self.model.state_dict().items()}
+        return {"round": self.epoch, "held_out_loss": loss, "score": score}
 
 
-class _Rounds(Unvalidated):
-    """Number the rounds for the batches, judge and save after each."""
-
-    order = 60
-
-    def __init__(self, run: _Run, batches: Pictures, held_out: Labels, bar):
-        super().__init__(bar)
-        self.run, self.batches, self.held_out, self.diverged = run, batches, held_out, ""
-
-    def before_train(self):
-        """Point the batches at this round, and dropout at numbers of its own."""
-        self.batches.epoch = self.epoch
-        torch.manual_seed(stream_seed(self.batches.seed, "round", self.epoch))
-        self.losses, self.started = [], time.perf_counter()
-
-    def after_loss(self):
-        """Stop, with words for `_fit` to raise, when the loss is not finite."""
-        if not torch.isfinite(self.loss):
-            self.diverged = f"the loss became {float(self.loss)} in round {self.epoch + 1}; lower the learning rate"
-            raise CancelFitException()
-
-    def after_batch(self):
-        """Note the loss."""
-        self.losses.append(float(self.loss.detach()))
-        super().after_batch()
-
-    def after_train(self):
-        """Judge the network and write the row of this round."""
-        row = {"round": self.epoch, "steps": len(self.losses), "loss": float(np.mean(self.losses))}
-        row["seconds"] = time.perf_counter() - self.started
-        row["held_out_loss"], row["score"] = judged(self.model, self.held_out)
-        self.run.finish(row, self.opt.state_dict())
-
-
-def _fit(run: _Run, batches: Pictures, held_out: Labels, bar, device: str) -> None:
-    """Train for the rounds that are left."""
-    loader = DataLoader(batches, batch_size=None)
-    loader.device = torch.device(device)  # where fastai looks for it
-    learn = Learner(
-        DataLoaders(loader, loader),  # validation is skipped, see `Unvalidated`
-        run.network,
-        loss_func=nn.functional.binary_cross_entropy_with_logits,
-        lr=batches.schedule.rate,
-        opt_func=partial(OptimWrapper, opt=torch.optim.Adam),
-        cbs=BFloat16(),
-    )
-    learn.remove_cbs([cb for cb in learn.cbs if isinstance(cb, ProgressCallback)])  # there is a bar already
-    learn.logger = lambda row: None
-    if run.done:
-        learn.create_opt()
-        learn.opt.load_state_dict(run.optimizer)
-    rounds = _Rounds(run, batches, held_out, bar)
-    try:
-        learn.fit(batches.schedule.rounds, cbs=rounds, start_epoch=run.done)
-    finally:
-        torch.set_autocast_enabled(torch.device(device).type, False)  # an error inside a forward pass leaves it on
-    if rounds.diverged:
-        raise TrainingDiverged(rounds.diverged)
+def _best(history: Sequence[Mapping]) -> int:
+    """Return the round with the lowest loss on held-out pictures."""
+    return int(np.argmin([row["held_out_loss"] for row in history]))
 
 
 def _digest(labels: Labels) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
+from micro_lib.core.checks import one_of
 from micro_lib.synthesis.scenario import Space
 
 SCORE = "miou"  # the measure of Trampert et al. 2021, section 3.3
@@ -238,8 +239,7 @@ def strategy(name: str, space: Space, options: Mapping) -> Strategy:
         "failure model": FailureModel(space),
         "none": NoNewData(space),
     }
-    if name not in others:
-        raise ValueError(f"strategy is {name!r}; there are {', '.join(STRATEGIES)}")
+    one_of("strategy", name, STRATEGIES)
     return others[name]
 
 

@@ -1,5 +1,6 @@
 """What several runs need and one makes: trained weights and facts in a file beside the runs, made once."""
 
+import ast
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from micro_lib.core.runs import atomic_path, build_dir
+from micro_lib.core.profiles import resolve
+from micro_lib.core.runs import atomic_path, build_dir, out_dir
 
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 
@@ -41,6 +43,14 @@ def configured(configuration: str | Mapping, named: Mapping[str, Mapping], defau
     if unknown := set(configuration) - set(defaults):
         raise ValueError(f"unknown keys {sorted(unknown)} in a configuration; there are {', '.join(defaults)}")
     return {**defaults, **configuration}
+
+
+def run_folder(
+    experiment: str, configuration: Mapping, defaults: Mapping, seed: int, profile: str, out: str | Path = ""
+) -> Path:
+    """Return the folder of a run, and make it: `out`, or one named after all in which it differs from the defaults."""
+    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != defaults[k]]
+    return out_dir(f"{experiment}-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}", str(out))
 
 
 class Made(NamedTuple):
@@ -95,7 +105,17 @@ def _text(key: Mapping) -> str:
 
 @cache
 def code_hash() -> str:
-    """Return the SHA-256, hexadecimal, of the package's code in `ROOMS`."""
+    """Return the SHA-256, hexadecimal, of the package's code in `ROOMS`, see `parsed`."""
     package = Path(__file__).resolve().parents[1]
     files = sorted(file for room in ROOMS for file in (package / room).glob("*.py"))
-    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+    return hashlib.sha256("".join(file.name + parsed(file) for file in files).encode()).hexdigest()
+
+
+def parsed(path: Path) -> str:
+    """Return what a module does: its syntax tree, in which comments and docstrings do not count."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        may_have_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if may_have_docstring and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

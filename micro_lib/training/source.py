@@ -6,31 +6,25 @@ half its steps is the run of half as many epochs. The paper's DeepLabv2 (S.10) i
 trains without adapting.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
-from micro_lib.analysis.metrics import confusion, summary
 from micro_lib.core.checks import one_of
-from micro_lib.core.profiles import resolve, settings
-from micro_lib.core.runs import commit, out_dir, write_table
+from micro_lib.core.profiles import settings
+from micro_lib.core.runs import write_table
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.framing import Framing
 from micro_lib.data.in_domain import TASKS
-from micro_lib.data.packs import Record
 from micro_lib.data.shifts import bainite, reduced
 from micro_lib.data.tiles import Cut
-from micro_lib.models import carded
 from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training import adaptation
 from micro_lib.training.adaptation_loop import ENCODER_RATE, Draws, Recipe, adapt
 from micro_lib.training.pretraining import pretrained
-from micro_lib.training.shared import configured
+from micro_lib.training.shared import configured, run_folder
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -98,7 +92,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         If the pictures of the task cannot be had.
     """
     setting = Setting(complete(configuration), seed, profile)
-    folder = out_dir(_folder_name(setting.configuration, seed, profile), str(out))
+    folder = run_folder("source", setting.configuration, DEFAULTS, seed, profile, out)
     weights, facts = setting.weights(folder)
     network = setting.network(weights)
     recipe = setting.recipe()
@@ -122,7 +116,7 @@ def complete(configuration: str | Mapping) -> dict:
     return full
 
 
-class Setting:
+class Setting(adaptation.Segmentation):
     """One run, resolved: its configuration, the settings of its profile, its micrographs.
 
     Parameters
@@ -134,11 +128,8 @@ class Setting:
     """
 
     def __init__(self, configuration: Mapping, seed: int, profile: str = ""):
-        self.configuration, self.seed, self.profile = configuration, seed, resolve(profile)
-        self.plan = dict(settings("source", profile))
-        self.architecture = configuration["architecture"] or self.plan["architecture"]
-        self.fold = (seed - 1) % FOLDS
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        super().__init__(configuration, settings("source", profile), seed)
+        self.fold, self.classes = (seed - 1) % FOLDS, LATH_BAINITE.classes
         self.framing = Framing(0.5, *self.plan["tile"])
         self.source = bainite("source", "train", self.fold + 1, self.plan)
         tested = {**self.plan, "n_images": self.plan["n_test"]}
@@ -161,17 +152,12 @@ class Setting:
         )
         return str(path), {"encoder_score": card["score"], "encoder_seconds": card["seconds"]}
 
-    def network(self, weights: str) -> nn.Module:
-        """Return the segmenter before training."""
-        torch.manual_seed(stream_seed(self.seed, "network"))
-        return adaptation.build(self.architecture, len(LATH_BAINITE.classes), weights)
-
     def recipe(self) -> Recipe:
         """Return how the segmenter is trained."""
         plan, start = self.plan, PRETRAININGS[self.configuration["pretraining"]]
         return Recipe(
             "none",
-            len(LATH_BAINITE.classes),
+            len(self.classes),
             plan["steps"],
             plan["batch"],
             self.framing,
@@ -192,51 +178,25 @@ class Setting:
         return [tile for sample in samples for tile in adaptation.cut(sample, self.framing)]
 
     def score(self, network: nn.Module) -> pd.DataFrame:
-        """Return pixel counts of the test micrographs of all domains, as `adaptation.Setting.score` does."""
-        tested = [(split, record) for split, records in self.tests.items() for record in records]
-        return pd.DataFrame([self._scored(network, split, record) for split, record in tested])
-
-    def _scored(self, network: nn.Module, split: str, record: Record) -> dict:
-        n_classes = len(LATH_BAINITE.classes)
-        found = adaptation.predict([network], record.image, self.framing, self.device).argmax(-1).astype(np.uint8)
-        counts = confusion(record.mask, found, n_classes)
-        named = {f"confusion_{i}_{j}": int(counts[i, j]) for i in range(n_classes) for j in range(n_classes)}
-        return {"split": split, "name": record.name, "group": record.group, **named}
+        """Return pixel counts of the test micrographs of all domains, as `scored` does."""
+        parts = [self.scored([network], split, records) for split, records in self.tests.items()]
+        return pd.concat(parts, ignore_index=True)
 
     def mious(self, network: nn.Module) -> dict[str, float]:
         """Return the mean IoU over the pixels of every domain's test micrographs."""
-        images = self.score(network)
-        n_classes = len(LATH_BAINITE.classes)
-        return {f"{s}_miou": adaptation.pooled_miou(part, n_classes) for s, part in images.groupby("split")}
-
-    def described(self) -> dict:
-        """Return the columns of the row that say what the run is."""
-        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": self.device}
-        return {**self.configuration, **used, "fold": self.fold}
-
-    def save(self, network: nn.Module, path: str | Path) -> None:
-        """Write a network as `adaptation.load` reads it."""
-        framing = {"tile_px": self.framing.tile_px, "margin_px": self.framing.margin_px, "scale": self.framing.scale}
-        card = {**self.configuration, "architecture": self.architecture, "classes": LATH_BAINITE.classes, **framing}
-        carded.write(path, json.dumps({**card, "seed": self.seed}), network.state_dict())
+        images = self.score(network).groupby("split")
+        return {f"{split}_miou": adaptation.pooled_miou(part, len(self.classes)) for split, part in images}
 
 
 def _costs(curve: pd.DataFrame, recipe: Recipe, n_tiles: int) -> dict:
-    seconds, steps = float(curve["seconds"].sum()), int(curve["step"].iloc[-1])
-    row = {"n_source": n_tiles, "steps": steps, "epochs": steps * recipe.batch / n_tiles, "train_seconds": seconds}
-    return {**row, "ms_per_step": 1000 * seconds / steps, "last_loss": float(curve["loss"].iloc[-1])}
+    costs = adaptation.costs(curve)
+    epochs = costs["steps"] * recipe.batch / n_tiles
+    return {"n_source": n_tiles, "steps": costs["steps"], "epochs": epochs, **costs}
 
 
 def _scores(images: pd.DataFrame, curve: pd.DataFrame) -> dict:
     classes, row = LATH_BAINITE.classes, {}
     for split in ("source", *TARGETS):
-        found = summary(adaptation.confusions(images[images["split"] == split], len(classes)), classes)
-        row |= {f"{split}_miou": found["miou_pooled"], f"{split}_miou_half": float(curve[f"{split}_miou"].iloc[0])}
-        row |= {f"{split}_miou_per_image": found["miou_per_image"]}
-        row |= {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
+        row |= adaptation.domain_scores(images, split, classes)
+        row |= {f"{split}_miou_half": float(curve[f"{split}_miou"].iloc[0])}
     return row | {f"{name}_rdt": row[f"{name}_miou"] / row["source_miou"] - 1 for name in TARGETS}
-
-
-def _folder_name(configuration: Mapping, seed: int, profile: str) -> str:
-    special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != DEFAULTS[k]]
-    return f"source-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}"

@@ -18,10 +18,11 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from micro_lib.analysis.metrics import confusion, mean_iou
+from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import Stage
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream_seed
@@ -33,7 +34,10 @@ CHECKPOINT = "checkpoint.pt"
 # fastai 1.0.51's one-cycle and AdamW: basic_train.py, callbacks/one_cycle.py.
 ONE_CYCLE = {"div": 25.0, "div_final": 25e4, "pct_start": 0.3, "moms": (0.95, 0.85, 0.95)}
 WEIGHT_DECAY = 1e-2
-ADAMW_BETAS = (0.9, 0.99)
+ADAMW = {
+    "opt_func": partial(OptimWrapper, opt=partial(torch.optim.AdamW, betas=(0.9, 0.99))),
+    "wd": WEIGHT_DECAY,
+}
 
 
 class TrainingDiverged(RuntimeError):
@@ -71,8 +75,7 @@ class Recipe:
     workers: int = 0
 
     def __post_init__(self):
-        if self.loss not in LOSSES:
-            raise ValueError(f"loss is {self.loss!r}; there are {', '.join(LOSSES)}")
+        one_of("loss", self.loss, LOSSES)
         if not self.stages:
             raise ValueError("a training needs at least one stage")
 
@@ -161,14 +164,57 @@ def learner(
         loss_func=LOSSES[recipe.loss],
         lr=recipe.learning_rate,
         splitter=parameter_groups,
-        opt_func=partial(OptimWrapper, opt=partial(torch.optim.AdamW, betas=ADAMW_BETAS)),
-        wd=WEIGHT_DECAY,
         cbs=BFloat16(),
+        **ADAMW,
     )
-    result.remove_cbs([cb for cb in result.cbs if isinstance(cb, ProgressCallback)])  # `train` has a bar of its own
-    result.logger = lambda row: None
     result.freeze() if stage.frozen else result.unfreeze()
-    return result
+    return quiet(result)
+
+
+def quiet(learn: Learner) -> Learner:
+    """Return a learner without fastai's progress bar and log: trainings have a bar of their own."""
+    learn.remove_cb(ProgressCallback)
+    learn.logger = lambda row: None
+    return learn
+
+
+def unvalidated_loaders(batches: Dataset, device: str | torch.device) -> DataLoaders:
+    """Return fastai's loaders of whole batches, one an item, for a training with `Unvalidated`."""
+    loader = DataLoader(batches, batch_size=None)
+    loader.device = torch.device(device)  # where fastai looks for it
+    return DataLoaders(loader, loader)
+
+
+def go_on(learn: Learner, fit: Callable, watch: Callback, done: int) -> None:
+    """Train on behind the last finished epoch.
+
+    Parameters
+    ----------
+    learn : fastai.learner.Learner
+        With the network as it was after `done` epochs.
+    fit : callable
+        Its way to train, all but for the arguments `cbs` and `start_epoch`.
+    watch : fastai.callback.core.Callback
+        Saves its `run`, which holds the state of the optimiser; its `diverged` says in words why it stopped the
+        training.
+    done : int
+        Finished epochs.
+
+    Raises
+    ------
+    TrainingDiverged
+        If the callback stopped the training.
+    """
+    if done:
+        if learn.opt is None:
+            learn.create_opt()
+        learn.opt.load_state_dict(watch.run.optimizer)
+    try:
+        fit(cbs=watch, start_epoch=done)
+    finally:
+        torch.set_autocast_enabled(learn.dls.device.type, False)  # an error inside a forward pass leaves it on
+    if watch.diverged:
+        raise TrainingDiverged(watch.diverged)
 
 
 class Unvalidated(Callback):
@@ -374,15 +420,8 @@ def _train_stage(network, data, recipe: Recipe, number: int, run: _Run, bar: tqd
     if done == stage.epochs:
         return
     learn = learner(network, data, recipe, stage, device)
-    if done:
-        learn.opt.load_state_dict(run.optimizer)
-    epochs = _Epochs(run, number, sum(s.epochs for s in recipe.stages[:number]), bar)
-    try:
-        learn.fit_one_cycle(stage.epochs, slice(recipe.learning_rate), **ONE_CYCLE, cbs=epochs, start_epoch=done)
-    finally:
-        torch.set_autocast_enabled(torch.device(device).type, False)  # an error inside a forward pass leaves it on
-    if epochs.diverged:
-        raise TrainingDiverged(epochs.diverged)
+    watch = _Epochs(run, number, sum(s.epochs for s in recipe.stages[:number]), bar)
+    go_on(learn, partial(learn.fit_one_cycle, stage.epochs, slice(recipe.learning_rate), **ONE_CYCLE), watch, done)
 
 
 def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from micro_lib.data import in_domain
 from micro_lib.data.files import write_micrograph
-from micro_lib.data.in_domain import Labels, class_folders, collection, halves
+from micro_lib.data.in_domain import Labels, class_folders, collection, divided
 from micro_lib.data.packs import DataUnavailable
 
 
@@ -117,10 +117,10 @@ def test_an_information_bar_is_cut_off(tmp_path):
 
 def test_parts_are_disjoint_and_whole():
     labels = Labels(np.arange(20, dtype=np.uint8)[:, None, None].repeat(4, 1), np.eye(20, dtype=np.float32), ())
-    training, held_out = halves(labels, 1)
+    training, held_out = divided(labels, 1)
     assert (len(training.images), len(held_out.images)) == (16, 4)
     values = [part.images[:, 0, 0].tolist() for part in (training, held_out)]
     assert sorted(values[0] + values[1]) == list(range(20))
     assert (training.targets.argmax(1) == training.images[:, 0, 0]).all()
     with pytest.raises(ValueError, match="2 pictures are too few"):
-        halves(labels._replace(images=labels.images[:2]), 1)
+        divided(labels._replace(images=labels.images[:2]), 1)

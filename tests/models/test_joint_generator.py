@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import save_file
 
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
 from micro_lib.models import joint_generator
-from micro_lib.models.joint_generator import GeneratorCard, GeneratorError, JointGenerator, balanced, grey_levels
+from micro_lib.models.carded import CardError
+from micro_lib.models.joint_generator import GeneratorCard, JointGenerator, balanced, grey_levels
 
 CLASSES = ClassMap("three", ("a", "b", "c"), {0: 0, 1: 1, 2: 2}, ("#000000", "#d55e00", "#56b4e9"))
 VQ = {"n_codes": 16, "code_dim": 4, "hidden": 8, "down": 8}
@@ -146,47 +146,9 @@ def test_a_stored_generator_draws_the_same(stored):
         assert np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask)
 
 
-@given(where=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
-@settings(max_examples=12)
-def test_a_flipped_bit_is_noticed(stored, where, bit):
-    content = bytearray(stored[1].read_bytes())
-    content[int(where * len(content))] ^= 1 << bit
-    _refused(stored, bytes(content))
-
-
-@pytest.mark.parametrize("share", [0, 0.001, 0.5, 0.9999])
-def test_a_truncated_file_is_noticed(stored, share):
-    content = stored[1].read_bytes()
-    _refused(stored, content[: int(share * len(content))])
-
-
-def _refused(stored, content):
-    path = stored[1].with_name("changed.safetensors")
-    path.write_bytes(content)
-    with pytest.raises(GeneratorError, match=r"changed\.safetensors"):
-        JointGenerator.load(path)
-
-
-def test_other_files_are_refused_with_words(stored, tmp_path, monkeypatch):
-    with pytest.raises(FileNotFoundError, match=r"no model file .*--only 07"):
-        JointGenerator.load(tmp_path / "missing.safetensors")
-    save_file({"weight": torch.zeros(2)}, tmp_path / "plain.safetensors")
-    with pytest.raises(GeneratorError, match="without the card of a generator"):
-        JointGenerator.load(tmp_path / "plain.safetensors")
-    monkeypatch.setattr(joint_generator, "VERSION", 2)
-    with pytest.raises(GeneratorError, match=r"version 1; read is 'micro_lib.joint_generator' version 2"):
-        JointGenerator.load(stored[1])
-
-
 def test_a_card_of_another_network_is_refused(stored, tmp_path):
     made = generator(3)
     made.card = GeneratorCard(CLASSES, {**VQ, "hidden": 16}, {**PRIOR, "n_conditions": 3}, 32)
     made.save(tmp_path / "other.safetensors")
-    with pytest.raises(GeneratorError, match=r"other\.safetensors: Error"):
+    with pytest.raises(CardError, match=r"other\.safetensors does not make a generator \(RuntimeError: Error"):
         JointGenerator.load(tmp_path / "other.safetensors")
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "micro_lib.joint_generator"}'])
-def test_broken_cards_are_refused(text):
-    with pytest.raises(GeneratorError, match="cannot be read"):
-        GeneratorCard.from_json(text)

@@ -15,11 +15,6 @@ from micro_lib.models.pixelcnn import UNKNOWN, GatedPixelCNN, distribution, draw
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-@pytest.fixture(autouse=True)
-def reproducible():
-    torch.manual_seed(0)
-
-
 def network_of(n_codes=12, *, lively=True, **options):
     network = GatedPixelCNN(n_codes, **{"channels": 8, "layers": 4, **options}).eval()
     if lively:  # as torch starts them, the deepest layers see next to nothing

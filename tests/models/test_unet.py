@@ -15,11 +15,6 @@ from torch import nn
 from micro_lib.models import unet
 
 
-@pytest.fixture(autouse=True)
-def reproducible():
-    torch.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def shipped():
     """timm's three-channel network with the weights as the package ships them, renamed by position."""

@@ -11,11 +11,6 @@ from torch.nn import functional as F
 from micro_lib.models.vqvae import COMMITMENT, DEAD_BELOW, DECAY, VQVAE, Output, loss, usage
 
 
-@pytest.fixture(autouse=True)
-def reproducible():
-    torch.manual_seed(0)
-
-
 def small(**options):
     return VQVAE(3, **{"n_codes": 32, "code_dim": 8, "hidden": 16, "n_blocks": 1, **options})
 

@@ -13,11 +13,11 @@ from micro_lib.data.framing import Framing
 from micro_lib.data.packs import Record
 from micro_lib.data.shifts import SHIFTS, Shift
 from micro_lib.models import carded
+from micro_lib.models.carded import CardError
 from micro_lib.training import adaptation
 from micro_lib.training.adaptation import (
     ARMS,
     CONFIGURATIONS,
-    AdaptationError,
     Setting,
     alike,
     bagged,
@@ -141,10 +141,9 @@ def test_what_a_run_leaves_predicts_what_it_scored(tmp_path):
     network = load_tiny(tmp_path / adaptation.NETWORK)
     images = Setting(complete({}), 2, "smoke").score([network], "target")
     assert pooled_miou(images, 2) == row["target_miou"] and row["fold"] == 1
-    carded.write(tmp_path / "other.safetensors", "{}", {"a": torch.zeros(1)})
-    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    with pytest.raises(AdaptationError, match=r"broken.safetensors is no .safetensors file"):
-        load(tmp_path / "broken.safetensors")
+    carded.write(tmp_path / "other.safetensors", {}, {"a": torch.zeros(1)})
+    with pytest.raises(CardError, match=r"other.safetensors does not make an adapted network"):
+        load(tmp_path / "other.safetensors")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "absent.safetensors")
 

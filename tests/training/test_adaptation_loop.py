@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.killing import killed
 from helpers.two_levels import Tiny, micrographs, same
 
 from micro_lib.data.framing import Framing
@@ -94,33 +95,16 @@ def test_it_learns_and_keeps_the_curve(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_goes_on_after_a_kill_as_if_it_had_not_been(method, tmp_path):
     whole, curve = trained(tmp_path / "whole", method)
-    points = []
-
-    def killed(network):
-        points.append(1)
-        if len(points) == 2:
-            raise KeyboardInterrupt
-        return measure(network)
-
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path / "broken", method, watch=killed)
+    with killed():
+        trained(tmp_path / "broken", method)
     network, resumed = trained(tmp_path / "broken", method)
     assert same(network, whole)
     pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), curve.drop(columns="seconds"))
 
 
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
-    def killed(network):
-        raise KeyboardInterrupt
-
-    points = []
-
-    def second(network):
-        points.append(1)
-        return measure(network) if len(points) == 1 else killed(network)
-
-    with pytest.raises(KeyboardInterrupt):
-        trained(tmp_path, "none", watch=second)
+    with killed():
+        trained(tmp_path, "none")
     with pytest.raises(CheckpointMismatch, match="belongs to another training"):
         trained(tmp_path, "FDA")
 

@@ -12,7 +12,7 @@ from micro_lib.core.profiles import PROFILES, Stage, settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.tiles import Labelled
 from micro_lib.synthesis.presets import preset
-from micro_lib.training import adaptive
+from micro_lib.training import adaptive, grains
 from micro_lib.training.supervised import CHECKPOINT
 
 TIMES = {"train_seconds", "train_per_s", "loader_per_s", "propose_seconds", "render_per_s"}
@@ -348,4 +348,4 @@ def test_settings_of_all_profiles_have_the_same_keys_and_fit_together(profile):
 
 def test_a_campaign_without_rows_has_no_rate(start):
     assert math.isnan(campaign(start, "base").render_per_s)
-    assert adaptive._training_columns(campaign(start, "base").history)["steps"] == 0
+    assert grains.costs(campaign(start, "base").history)["steps"] == 0

@@ -18,6 +18,7 @@ from micro_lib.core.seeds import stream_seed
 from micro_lib.data.classified import classified
 from micro_lib.training import cracks
 from micro_lib.training.cracks import Setting, budget, by_specimen, complete, folds, roles, summary
+from micro_lib.training.shared import run_folder
 from micro_lib.training.supervised import TrainingDiverged
 
 RECORDS = tiles()
@@ -138,7 +139,7 @@ def test_configurations_are_complete_and_apart():
     assert all(set(configuration) == set(cracks.DEFAULTS) for configuration in full.values())
     assert len({tuple(configuration.items()) for configuration in full.values()}) == len(full)
     assert {full[name]["generator"] for name in ("real", "real long", "real by tile")} == {""}
-    assert len({cracks._folder_name(c, 1, "smoke") for c in full.values()}) == len(full)
+    assert len({run_folder("cracks", c, cracks.DEFAULTS, 1, "smoke") for c in full.values()}) == len(full)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.killing import killed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +14,12 @@ from micro_lib.data.tiles import Labelled
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.training import checkpoints, generative
 from micro_lib.training.checkpoints import CheckpointMismatch
-from micro_lib.training.generative import HISTORY, Crops, Maps, Scene, Schedule, crop, encoded, residual_texture
+from micro_lib.training.generative import HISTORY, Crops, Maps, Scene, crop, encoded, residual_texture
+from micro_lib.training.rounds import Schedule
 from micro_lib.training.supervised import TrainingDiverged
 
 CLASSES = ClassMap("two", ("a", "b"), {0: 0, 1: 1}, ("#000000", "#d55e00"))
-SCHEDULES = {"vqvae": Schedule(4, 4, 1e-3), "prior": Schedule(6, 4, 1e-3)}
+SCHEDULES = {"vqvae": Schedule(4, 4, 1e-3, 2), "prior": Schedule(6, 4, 1e-3, 3)}
 
 
 def micrographs(n=2, shape=(48, 64), cell=8):
@@ -43,11 +45,6 @@ def train(generator, folder, **changes):
     return generative.train(
         generator, options.pop("micrographs", micrographs()), options.pop("schedules", SCHEDULES), **options
     )
-
-
-@pytest.fixture(autouse=True)
-def short_epochs(monkeypatch):
-    monkeypatch.setattr(generative, "EPOCH_STEPS", 2)
 
 
 # Crops
@@ -100,9 +97,9 @@ def test_batches_are_functions_of_seed_epoch_and_number():
 
 def test_maps_go_with_their_conditions():
     codes = torch.arange(6)[:, None, None].expand(6, 2, 3)
-    told, condition, target = Maps(codes, torch.arange(6.0)[:, None], Schedule(2, 50, 1e-3), 1)[0]
+    told, condition, target = Maps(codes, torch.arange(6.0)[:, None], Schedule(2, 50, 1e-3, 1), 1)[0]
     assert torch.equal(told, target) and torch.equal(told[:, 0, 0].float(), condition[:, 0])
-    assert len(Maps(codes, None, Schedule(2, 50, 1e-3), 1)[0]) == 2
+    assert len(Maps(codes, None, Schedule(2, 50, 1e-3, 1), 1)[0]) == 2
 
 
 def test_encoded_crops_have_the_fractions_of_their_masks():
@@ -154,10 +151,8 @@ def test_texture_is_what_reconstructions_lack():
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generative, "EPOCH_STEPS", 2)
-        generator, folder = fresh(), tmp_path_factory.mktemp("whole")
-        return generator, train(generator, folder), folder
+    generator, folder = fresh(), tmp_path_factory.mktemp("whole")
+    return generator, train(generator, folder), folder
 
 
 def test_history_tells_losses_and_use_of_the_codebook(uninterrupted):
@@ -173,19 +168,9 @@ def test_history_tells_losses_and_use_of_the_codebook(uninterrupted):
 
 
 @pytest.mark.parametrize("at", [1, 2, 4])
-def test_a_killed_training_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, monkeypatch, at):
-    plain, count = checkpoints.write, []
-
-    def killed(*args):
-        plain(*args)
-        count.append(1)
-        if len(count) == at:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(checkpoints, "write", killed)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_killed_training_ends_as_an_uninterrupted_one(uninterrupted, tmp_path, at):
+    with killed(at):
         train(fresh(), tmp_path)
-    monkeypatch.setattr(checkpoints, "write", plain)
     torch.manual_seed(99)
     resumed = fresh()
     history = train(resumed, tmp_path)
@@ -209,14 +194,13 @@ def test_a_conditional_prior_is_told_fractions(tmp_path):
 
 
 def test_divergence_has_words(tmp_path):
-    schedules = SCHEDULES | {"vqvae": Schedule(4, 4, float("nan"))}
+    schedules = SCHEDULES | {"vqvae": Schedule(4, 4, float("nan"), 2)}
     with pytest.raises(TrainingDiverged, match=r"the loss became nan in step \d of epoch \d of the vqvae"):
         train(fresh(), tmp_path, schedules=schedules)
 
 
-def test_a_generator_learns_what_two_micrographs_look_like(tmp_path, monkeypatch):
-    monkeypatch.setattr(generative, "EPOCH_STEPS", 60)
-    schedules = {"vqvae": Schedule(300, 8, 1e-2), "prior": Schedule(120, 8, 1e-2)}
+def test_a_generator_learns_what_two_micrographs_look_like(tmp_path):
+    schedules = {"vqvae": Schedule(300, 8, 1e-2, 5), "prior": Schedule(120, 8, 1e-2, 2)}
     generator, learned = fresh(n_codes=16, hidden=16), micrographs(2, (96, 96), cell=24)
     history = train(generator, tmp_path, micrographs=learned, schedules=schedules, n_crops=64, texture=False)
     vq, prior = (history.loc[history["stage"] == stage] for stage in ("vqvae", "prior"))

@@ -9,6 +9,7 @@ from micro_lib.data.tiles import Labelled, reduced
 from micro_lib.models.segmenter import Segmenter
 from micro_lib.synthesis.presets import PARAMETERS
 from micro_lib.training import grains
+from micro_lib.training.shared import run_folder
 
 TIMES = {"train_seconds", "train_per_s", "loader_per_s", "waited"}
 
@@ -146,8 +147,8 @@ def test_wrong_configurations_are_refused(configuration, message):
 def test_configurations_can_be_swept():
     for name in grains.CONFIGURATIONS:
         assert set(grains.complete(name)) == set(grains.DEFAULTS)
-    folders = {grains._folder_name(grains.complete(name), 1, "smoke") for name in grains.CONFIGURATIONS}
-    assert len(folders) == len(grains.CONFIGURATIONS)
+    complete = [grains.complete(name) for name in grains.CONFIGURATIONS]
+    assert len({run_folder("grains", full, grains.DEFAULTS, 1, "smoke") for full in complete}) == len(complete)
 
 
 def test_a_stored_model_is_judged_again_without_training(smoke, monkeypatch):

@@ -27,6 +27,7 @@ from micro_lib.training.joint import (
     schedules,
     union,
 )
+from micro_lib.training.shared import run_folder
 
 PACKS = {name: pack(name, "generated") for name in joint.PACKS}
 REAL_UHCS = ("sample14", "sample16", "sample23", "sample25", "sample29", "sample33", "sample4", "sample40", "sample47")
@@ -107,7 +108,7 @@ def test_configurations_are_complete_and_apart():
     full = {name: complete(name) for name in joint.CONFIGURATIONS}
     assert all(set(configuration) == set(joint.DEFAULTS) for configuration in full.values())
     assert len({tuple(configuration.items()) for configuration in full.values()}) == len(full)
-    assert len({joint._folder_name(c, 1, "smoke") for c in full.values()}) == len(full)
+    assert len({run_folder("joint", c, joint.DEFAULTS, 1, "smoke") for c in full.values()}) == len(full)
     assert all((c["recipe"] == "") == (c["ratio"] == 0) for c in full.values())
     superalloy = {(c["k"], c["ratio"]) for c in full.values() if c["pack"] == "nasa_superalloy"}
     assert superalloy == {(k, ratio) for k in (1, 4, 0) for ratio in (0.0, 0.5, 4.0)}
@@ -140,7 +141,7 @@ def test_profiles_have_the_same_keys_and_train_in_whole_epochs(profile):
     for recipe in RECIPES.values():
         made = schedules(plan, recipe)
         assert set(made) == {"vqvae", "prior"} and min(min(schedule) for schedule in made.values()) > 0
-        assert profile == "smoke" or all(schedule.steps % 50 == 0 for schedule in made.values())
+        assert profile == "smoke" or all(schedule.steps == 50 * schedule.rounds for schedule in made.values())
     assert len(settings("joint", "study")["seeds"]) == 4 * UNETS
 
 
@@ -258,6 +259,6 @@ def test_the_card_says_what_a_generator_learned_from():
     configuration = complete({"ratio": 4.0, "recipe": "fine", "data": "generated"})
     setting = Setting(configuration, PLAN, 4, PACKS["nasa_superalloy"])
     card = joint._card(setting)
-    assert card == GeneratorCard.from_json(card.to_json()) and card.vqvae["down"] == 4
+    assert card == GeneratorCard.of(card.plain()) and card.vqvae["down"] == 4
     assert card.training["micrographs"] == [record.name for record in setting.records]
     assert not {name for name in card.training["micrographs"] if "spot2" in name}, "fold 1 leaves out its spot"

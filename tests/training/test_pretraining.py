@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from helpers.killing import killed
 from torch import nn
 
 from micro_lib.core.seeds import stream
 from micro_lib.data.in_domain import Labels
 from micro_lib.models import carded, encoders, unet
-from micro_lib.training import checkpoints, pretraining
+from micro_lib.training import pretraining
 from micro_lib.training.checkpoints import CheckpointMismatch
-from micro_lib.training.pretraining import Classifier, Pictures, Schedule, classifier, judged, pretrained, train
+from micro_lib.training.pretraining import Classifier, Pictures, classifier, judged, pretrained, train
+from micro_lib.training.rounds import Schedule
 from micro_lib.training.supervised import TrainingDiverged
 
 SCHEDULE = Schedule(12, 8, 1e-2, 3)
@@ -81,19 +83,10 @@ def test_same_seed_same_encoder_and_another_seed_another(tmp_path):
 
 
 @pytest.mark.parametrize("finished", [1, 2])
-def test_a_killed_training_goes_on(tmp_path, monkeypatch, finished):
+def test_a_killed_training_goes_on(tmp_path, finished):
     whole, history = fitted(tmp_path / "whole")
-    real = checkpoints.write
-
-    def killed(path, state, fingerprint):
-        real(path, state, fingerprint)
-        if len(state["history"]) == finished:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            fitted(tmp_path)
+    with killed(finished):
+        fitted(tmp_path)
     assert (tmp_path / "run.pt").exists()
     resumed, longer = fitted(tmp_path)
     columns = ["round", "loss", "held_out_loss", "best"]
@@ -102,20 +95,11 @@ def test_a_killed_training_goes_on(tmp_path, monkeypatch, finished):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
 
-def test_the_checkpoint_of_another_training_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretraining._Run, "finish", _and_die(pretraining._Run.finish))
-    with pytest.raises(KeyboardInterrupt):
+def test_the_checkpoint_of_another_training_is_refused(tmp_path):
+    with killed():
         fitted(tmp_path)
     with pytest.raises(CheckpointMismatch, match="belongs to another training"):
         fitted(tmp_path, training=pictures(seed=9))
-
-
-def _and_die(finish):
-    def died(self, *args):
-        finish(self, *args)
-        raise KeyboardInterrupt
-
-    return died
 
 
 def test_a_training_that_diverges_says_so(tmp_path):
@@ -176,5 +160,6 @@ def test_an_encoder_is_made_once_and_reaches_the_u_net(tmp_path, monkeypatch):
 
 def same(one, other):
     """Whether two files hold the same card and tensors; their bytes may differ in the order of the header."""
-    (card, tensors), (others_card, others) = (carded.read(p, "an encoder", "", RuntimeError) for p in (one, other))
+    with carded.opened(one, "an encoder", "") as (card, tensors), carded.opened(other, "", "") as (others_card, others):
+        pass
     return card == others_card and all(torch.equal(tensors[name], others[name]) for name in tensors)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from helpers.killing import killed
 from helpers.two_levels import Tiny, micrographs
 
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.packs import Record
-from micro_lib.training import adaptation, adaptation_loop, checkpoints, source
+from micro_lib.training import adaptation, source
 from micro_lib.training.adaptation_loop import Draws
 from micro_lib.training.source import AUGMENTATIONS, CONFIGURATIONS, PRETRAININGS, TARGETS, Setting, complete, run
 
@@ -81,18 +82,10 @@ def test_half_a_run_is_the_run_of_half_the_steps(small, tmp_path, monkeypatch):
     assert [halved[f"{name}_miou"] for name in TARGETS] == [row[f"{name}_miou_half"] for name in TARGETS]
 
 
-def test_a_killed_run_goes_on(small, tmp_path, monkeypatch):
+def test_a_killed_run_goes_on(small, tmp_path):
     whole = run("random, extended", 1, "smoke", tmp_path / "whole")
-    real = checkpoints.write
-
-    def killed(*args):
-        real(*args)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(adaptation_loop.checkpoints, "write", killed)
-        with pytest.raises(KeyboardInterrupt):
-            run("random, extended", 1, "smoke", tmp_path / "killed")
+    with killed():
+        run("random, extended", 1, "smoke", tmp_path / "killed")
     resumed = run("random, extended", 1, "smoke", tmp_path / "killed")
     scores = [name for name in whole if "_miou" in name or name == "last_loss"]
     assert {name: resumed[name] for name in scores} == {name: whole[name] for name in scores}

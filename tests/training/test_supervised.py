@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.killing import killed
 from torch import nn
 
 from micro_lib.core.profiles import Stage, settings
@@ -103,19 +104,9 @@ def test_training_twice_gives_the_same_and_workers_do_not_matter(data, uninterru
 
 
 @pytest.mark.parametrize("saves", [1, 2])
-def test_a_stopped_run_goes_on_to_the_same_end(saves, data, uninterrupted, tmp_path, monkeypatch):
-    plain, count = supervised._Run.save, []
-
-    def stop(run, net):
-        plain(run, net)
-        count.append(1)
-        if len(count) == saves:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(supervised._Run, "save", stop)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_stopped_run_goes_on_to_the_same_end(saves, data, uninterrupted, tmp_path):
+    with killed(saves):
         train(network(), *data, recipe(), folder=tmp_path)
-    monkeypatch.undo()
     net = network("imagenet")  # whatever it starts from, the checkpoint replaces it
     history = train(net, *data, recipe(), folder=tmp_path)
     assert_equal_weights(weights_of(net), uninterrupted[0])
@@ -125,16 +116,16 @@ def test_a_stopped_run_goes_on_to_the_same_end(saves, data, uninterrupted, tmp_p
 
 KILLED = """
 import sys
-sys.path[:0] = [{root!r}, {here!r}]
-import test_supervised as t
+sys.path[:0] = [{root!r}, {tests!r}]
+from training import test_supervised as t
 data = [t.cells(i) for i in range(16)], [t.cells(100 + i) for i in range(4)]
 t.train(t.network(), *data, t.recipe(), folder={folder!r})
 """
 
 
 def test_a_killed_process_leaves_a_run_that_goes_on(data, uninterrupted, tmp_path):
-    here = Path(__file__).resolve()
-    script = KILLED.format(root=str(here.parents[2]), here=str(here.parent), folder=str(tmp_path))
+    tests = Path(__file__).resolve().parents[1]
+    script = KILLED.format(root=str(tests.parent), tests=str(tests), folder=str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", script], env={**os.environ, "OMP_NUM_THREADS": "1"}
     )

@@ -1,0 +1,23 @@
+"""Trainings that are killed."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from micro_lib.training import checkpoints
+
+
+@contextmanager
+def killed(at=1):
+    """Kill what the block trains, right behind its `at`-th checkpoint."""
+    write, count = checkpoints.write, []
+
+    def last(*args):
+        write(*args)
+        count.append(1)
+        if len(count) == at:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoints, "write", last)
+        yield
