@@ -2,10 +2,10 @@
 
 from contextlib import nullcontext
 from functools import partial
-from time import thread_time
 
 import pytest
 import torch
+from helpers.timing import seconds
 from helpers.two_levels import micrographs
 
 from micro_lib.data.framing import Framing
@@ -15,27 +15,11 @@ from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, St
 from micro_lib.training.supervised import LOSSES, _float32_convolutions, has_bfloat16
 
 ADVERSARIAL_TIMES, BFLOAT_TIMES, ROUNDS = 1.3, 1.7, 6
-# Processor time of this one thread: what else runs on the machine counts little.
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def student(network, framing, in_bfloat=True):
     autocast = partial(torch.autocast, "cpu", torch.bfloat16) if in_bfloat and has_bfloat16("cpu") else nullcontext
     return Student(network, LOSSES["cross_entropy+dice"], Weights(), framing.centre, autocast)
-
-
-def seconds(function):
-    start = thread_time()
-    function()
-    return thread_time() - start
 
 
 def test_adversarial_step_costs_its_passes_and_its_discriminators(benchmark):

@@ -1,10 +1,8 @@
 """Speed of crack tiles against the same crack painted disc by disc: one run and thread, 128x128, textures of a pool."""
 
-from time import thread_time
-
-import cv2
 import numpy as np
 import pytest
+from helpers.timing import seconds
 from scipy.ndimage import gaussian_filter1d
 from skimage.draw import disk
 
@@ -13,7 +11,6 @@ from micro_lib.synthesis.cracks import GENERATORS, invented, render, scenario
 from micro_lib.synthesis.scenario import Constant
 
 RATE, TIMES, TILES = 200, 8, 100  # tiles per second and core, times the naive way, tiles timed
-# Processor time of this one thread: what else runs on the machine counts little.
 
 
 def naive(row, textures):
@@ -45,14 +42,6 @@ def naive(row, textures):
     return image.clip(0, 255).astype(np.uint8), mask
 
 
-@pytest.fixture
-def one_thread():
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(before)
-
-
 @pytest.fixture(scope="module")
 def textures():
     return stream(1, "textures").integers(90, 130, (64, 128, 128)).astype(np.uint8)
@@ -63,14 +52,11 @@ def rows(generator, n=TILES, **changes):
     return space.replace(**{name: Constant(value) for name, value in changes.items()}).sample(n, 1).to_dict("records")
 
 
-def seconds(function, table, textures):
-    start = thread_time()
-    for row in table:
-        function(row, textures)
-    return thread_time() - start
+def seconds_of(function, table, textures, repeats):
+    return seconds(lambda: [function(row, textures) for row in table], repeats)
 
 
-def test_both_draw_the_same_kind_of_crack(one_thread, textures):
+def test_both_draw_the_same_kind_of_crack(textures):
     table = rows("paper", crack=True, cut_start=0, cut_end=0, n_branches=0)
     ours, theirs = ([f(row, textures)[:2] for row in table] for f in (render, naive))
     share = [np.mean([mask.mean() for _, mask in made]) for made in (ours, theirs)]
@@ -83,25 +69,24 @@ def test_both_draw_the_same_kind_of_crack(one_thread, textures):
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_tiles_per_second(benchmark, one_thread, textures, generator):
+def test_tiles_per_second(benchmark, textures, generator):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     table = rows(generator)
     render(rows(generator, 1, crack=True)[0], textures)  # compiles
-    rate = TILES / min(seconds(render, table, textures) for _ in range(5))
+    rate = TILES / seconds_of(render, table, textures, 5)
     benchmark(render, table[0], textures)
     benchmark.extra_info.update(tiles_per_second=rate)
     print(f"{generator}: {rate:.0f} tiles a second on one core")
     assert rate >= RATE, f"{rate:.0f} tiles a second; {RATE} wanted"
 
 
-def test_drawing_beats_painting_discs(benchmark, one_thread, textures):
+def test_drawing_beats_painting_discs(benchmark, textures):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     table = rows("paper", crack=True)
     render(table[0], textures)  # compiles
-    naive_s = min(seconds(naive, table, textures) for _ in range(2))
-    ours_s = min(seconds(render, table, textures) for _ in range(5))
+    naive_s, ours_s = seconds_of(naive, table, textures, 2), seconds_of(render, table, textures, 5)
     benchmark(render, table[0], textures)
     ratio = naive_s / ours_s
     benchmark.extra_info.update(naive_ms=1e3 * naive_s / TILES, ours_ms=1e3 * ours_s / TILES, times_faster=ratio)

@@ -1,11 +1,10 @@
 """Speed of grain micrographs against the recipe as the paper tells it: same run, one thread, 512x512, 200 grains."""
 
-from time import thread_time
-
 import cv2
 import noise
 import numpy as np
 import pytest
+from helpers.timing import seconds
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from scipy.spatial import Voronoi, cKDTree
@@ -19,7 +18,6 @@ from micro_lib.synthesis.scenario import Constant
 SIZE = 512
 DIAMETER_PX = np.sqrt(SIZE**2 / 200 * 4 / np.pi)  # 200 grains in the image
 TIMES, IMAGES = 20, 6
-# Processor time of this one thread: what else runs on the machine counts little.
 
 
 def centroid(polygon):
@@ -65,29 +63,12 @@ def naive(p, rng):
     return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8), mask
 
 
-def best(function, repeats):
-    times = []
-    for _ in range(repeats):
-        start = thread_time()
-        function()
-        times.append(thread_time() - start)
-    return min(times)
-
-
-@pytest.fixture
-def one_thread():
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(before)
-
-
 def rows():
     space = preset("trampert").replace(grain_diameter_px=Constant(float(DIAMETER_PX)))
     return space.sample(IMAGES, 1).to_dict("records")
 
 
-def test_both_make_the_same_kind_of_picture(one_thread):
+def test_both_make_the_same_kind_of_picture():
     ours = [render(row) for row in rows()]
     theirs = [naive(row, stream(row["seed"], "naive")) for row in rows()]
     share = [np.mean([made.mask.mean() for made in ours]), np.mean([mask.mean() for _, mask in theirs])]
@@ -97,13 +78,13 @@ def test_both_make_the_same_kind_of_picture(one_thread):
     assert 180 < np.mean([made.labels.max() for made in ours]) < 260  # 200 and those the frame cuts
 
 
-def test_rendering_beats_the_naive_recipe(benchmark, one_thread):
+def test_rendering_beats_the_naive_recipe(benchmark):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     table = rows()
     render(table[0])  # compiles
-    naive_s = sum(best(lambda row=row: naive(row, stream(row["seed"], "naive")), 2) for row in table)
-    ours_s = sum(best(lambda row=row: render(row), 8) for row in table)
+    naive_s = sum(seconds(lambda row=row: naive(row, stream(row["seed"], "naive")), 2) for row in table)
+    ours_s = sum(seconds(lambda row=row: render(row), 8) for row in table)
     benchmark(render, table[0])
     ratio = naive_s / ours_s
     benchmark.extra_info.update(naive_ms=1e3 * naive_s / IMAGES, ours_ms=1e3 * ours_s / IMAGES, times_faster=ratio)
@@ -114,19 +95,19 @@ def test_rendering_beats_the_naive_recipe(benchmark, one_thread):
 
 
 @pytest.mark.parametrize("name", ["steel_316l", "iron", "broad"])
-def test_rendering_other_presets(benchmark, one_thread, name):
+def test_rendering_other_presets(benchmark, name):
     row = preset(name).replace(height_px=Constant(SIZE), width_px=Constant(SIZE)).sample(1, 1).to_dict("records")[0]
     benchmark(render, row)
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_sliders_redraw_within_50_ms(benchmark, one_thread, name):
+def test_sliders_redraw_within_50_ms(benchmark, name):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     explorer = Explorer(preset(name))
     slider = explorer.controls["grain_diameter_px"]
     values = np.linspace(slider.min, slider.max, 12)
-    times = [best(lambda v=value: setattr(slider, "value", v), 1) for value in values]
+    times = [seconds(lambda v=value: setattr(slider, "value", v), 1) for value in values]
     benchmark(lambda: explorer._redraw())
     benchmark.extra_info.update(median_ms=1e3 * np.median(times))
     assert np.median(times) < 0.05

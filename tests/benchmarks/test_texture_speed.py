@@ -8,6 +8,7 @@ from time import thread_time
 import cv2
 import numpy as np
 import pytest
+from helpers.timing import seconds
 
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis.fields import perlin
@@ -45,23 +46,6 @@ def theirs(source, seed):
     return filled[:, :SIZE], worker.iter, thread_time() - start
 
 
-def best(function, repeats):
-    times = []
-    for _ in range(repeats):
-        start = thread_time()
-        function()
-        times.append(thread_time() - start)
-    return min(times)
-
-
-@pytest.fixture
-def one_thread():
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    yield
-    cv2.setNumThreads(before)
-
-
 @pytest.fixture
 def old_findings(monkeypatch):
     """The package was written for OpenCV 4, whose findNonZero gives (N, 1, 2) where OpenCV 5 gives (N, 2)."""
@@ -75,13 +59,13 @@ def material():
     return source, book, crops(held, SEED_PX, TEXTURES, rng=stream(1, "seeds"))
 
 
-def test_growing_beats_the_package(benchmark, one_thread, old_findings):
+def test_growing_beats_the_package(benchmark, old_findings):
     if benchmark.disabled:
         pytest.skip("speed is measured by `make bench`")
     source, book, seeds = material()
     assert book.size == 118 * 120
     grow(seeds[0], book, k=1, rng=stream(1, "draws"))  # compiles
-    ours_s = sum(best(lambda seed=seed: grow(seed, book, k=5, rng=stream(1, "draws")), 8) for seed in seeds) / TEXTURES
+    ours_s = sum(seconds(lambda s=seed: grow(s, book, k=5, rng=stream(1, "draws")), 8) for seed in seeds) / TEXTURES
     unknown = ~seed_area((SEED_PX, SEED_PX), (SIZE, SIZE))
     canvas = np.zeros((SIZE, SIZE), np.uint8)
     canvas[~unknown] = seeds[0].ravel()
@@ -91,7 +75,7 @@ def test_growing_beats_the_package(benchmark, one_thread, old_findings):
     # The same job: a tile of the same greys in about as many steps.
     assert filled.std() == pytest.approx(source.std(), rel=0.5)
     assert their_steps == pytest.approx(steps, rel=0.4)
-    theirs_s = min(seconds for _, _, seconds in runs)
+    theirs_s = min(taken for _, _, taken in runs)
     benchmark(grow, seeds[0], book, k=5, rng=stream(1, "draws"))
     ratio = theirs_s / ours_s
     benchmark.extra_info.update(theirs_ms=1e3 * theirs_s, ours_ms=1e3 * ours_s, times_faster=ratio)
@@ -103,16 +87,16 @@ def test_growing_beats_the_package(benchmark, one_thread, old_findings):
 
 
 @pytest.mark.parametrize("k", [1, 5, 10])
-def test_growing_with_more_to_choose_from(benchmark, one_thread, k):
+def test_growing_with_more_to_choose_from(benchmark, k):
     _, book, seeds = material()
     benchmark(grow, seeds[0], book, k=k, rng=stream(1, "draws"))
 
 
-def test_making_the_dictionary(benchmark, one_thread):
+def test_making_the_dictionary(benchmark):
     benchmark(dictionary, tiles(6), rng=stream(1, "dictionary"))
 
 
-def test_counting_copies(benchmark, one_thread):
+def test_counting_copies(benchmark):
     sources = tiles(12)
     rate = benchmark(copy_rate, np.stack(sources[:4]), sources[4:])
     assert rate == 0
