@@ -533,7 +533,7 @@ def _contrast(runs: pd.DataFrame, name: str, other: str) -> dict:
     ours = runs[runs["arm"] == ADVERSARIAL].pivot_table(index="fold", columns="shift", values="target_miou")
     if not {name, other} <= set(ours) or len(both := ours[[name, other]].dropna()) < 2:
         return {}
-    return ours_of(paired_fields(both[name], both[other]), "difference", 100)
+    return ours_of(paired_fields(100 * both[name], 100 * both[other]), "difference")
 
 
 def _insensitive(runs: pd.DataFrame) -> dict:

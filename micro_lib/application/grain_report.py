@@ -25,7 +25,7 @@ NAMES = {
     "trampert": "the paper's generator (trampert)",
     "Otsu": "Otsu on a blurred image",
     "thresholding": "thresholding, tuned",
-    "thresholding, redrawn": "the same, redrawn 10 px wide",
+    "thresholding, redrawn": "thresholding, redrawn 10 px wide",
     "thresholding, best intercept": "thresholding, best intercept",
     BLANK: BLANK,
 }
