@@ -31,7 +31,7 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     dict of str to str
         Hexadecimal SHA-256 of each part: notebook (cells without outputs), parameters, data (the packs under
         ``$MICRO_DATA`` and the files of ``data/``), code (parsed modules, so comments and docstrings do not count),
-        tables (stored tables that it names), needs, versions.
+        tables (stored tables that it names, and the stored runs of experiments it uses), needs, versions.
     """
     cells = nbformat.read(path, as_version=4).cells
     source = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells]
@@ -40,7 +40,8 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     modules = _modules(code)
     root = repository_root()
     text = "".join(cell.source for cell in cells)
-    tables = [table for table in sorted((root / "figures" / "tables").glob("*.csv")) if table.name in text]
+    stored = sorted((root / "figures" / "tables").glob("*.csv"))
+    tables = [table for table in stored if table.name in text or _study(table) in modules]
     shipped = [file for place in ("data", "micro_lib") for file in sorted((root / place).rglob("*"))]
     shipped = [file for file in shipped if file.suffix in {".csv", ".json", ".txt"}]
     return {
@@ -61,6 +62,12 @@ def digest(obj) -> str:
 
 def _file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _study(table: Path) -> str:
+    """Return the experiment whose runs a stored table such as ``grains_runs.csv`` holds, or ""."""
+    found = re.fullmatch(r"(\w+)_(?:runs|images|curves|bagged)", table.stem)
+    return f"micro_lib.training.{found[1]}" if found else ""
 
 
 def _packs(folder: str) -> str:

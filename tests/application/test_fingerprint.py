@@ -124,6 +124,19 @@ def test_stored_tables_count_where_the_notebook_names_them(checkout):
     assert changed(before, fingerprint(path, {}, {})) == {"tables"}
 
 
+def test_stored_runs_count_where_the_notebook_uses_their_experiment(checkout):
+    (checkout / "micro_lib/training").mkdir(exist_ok=True)
+    for name in ("__init__", "joint"):
+        (checkout / f"micro_lib/training/{name}.py").write_text("")
+    path = save(checkout, "from micro_lib.training import joint")
+    before = fingerprint(path, {}, {})
+    (checkout / "figures/tables/cracks_runs.csv").write_text("a\n1\n")
+    (checkout / "figures/tables/joint_scores.csv").write_text("a\n1\n")
+    assert not changed(before, fingerprint(path, {}, {}))
+    (checkout / "figures/tables/joint_images.csv").write_text("a\n1\n")
+    assert changed(before, fingerprint(path, {}, {})) == {"tables"}
+
+
 def test_versions_count(checkout, monkeypatch):
     path = save(checkout, "1")
     before = fingerprint(path, {}, {})
