@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-from micro_lib.core.runs import repository_root, versions
+from micro_lib.core.runs import parsed, repository_root, versions
 
 
 def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> dict[str, str]:
@@ -48,7 +48,7 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
         "notebook": digest(source),
         "parameters": digest(dict(parameters)),
         "data": digest([_packs(os.environ.get("MICRO_DATA", "")), [_file_hash(file) for file in shipped]]),
-        "code": digest({name: _parsed(_module_file(name)) for name in modules}),
+        "code": digest({name: parsed(_module_file(name)) for name in modules}),
         "tables": digest([_file_hash(table) for table in tables]),
         "needs": digest(dict(needed)),
         "versions": digest(versions()),
@@ -106,12 +106,3 @@ def _module_file(name: str) -> Path | None:
     base = repository_root().joinpath(*name.split("."))
     candidates = [base.with_suffix(".py"), base / "__init__.py"] if name.split(".")[0] == "micro_lib" else []
     return next((path for path in candidates if path.is_file()), None)
-
-
-def _parsed(path: Path) -> str:
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in ast.walk(tree):
-        has_docstring = isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
-        if has_docstring and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)

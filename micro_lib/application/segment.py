@@ -18,8 +18,9 @@ from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path, write_table
 from micro_lib.data.files import read_micrograph, write_mask
 from micro_lib.data.formats import SUFFIXES
+from micro_lib.models.carded import CardError
 from micro_lib.models.scaling import Segmented, segment_micrograph
-from micro_lib.models.segmenter import Segmenter, SegmenterError
+from micro_lib.models.segmenter import Segmenter
 
 OVERLAY_STRENGTH = 0.6
 
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
             line_px=options.line_px,
             crop_info_bar=options.crop_info_bar,
         )
-    except (FileNotFoundError, SegmenterError, SegmentError) as error:
+    except (FileNotFoundError, CardError, SegmentError) as error:
         print(f"micro_lib segment: {error}", file=sys.stderr)
         return 2
     _print(report, options.out)

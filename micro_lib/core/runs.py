@@ -1,5 +1,6 @@
 """Run folders: where results go, files that are whole or absent, and the provenance every row carries."""
 
+import ast
 import json
 import os
 import platform
@@ -203,3 +204,13 @@ def provenance(*, profile: str, seed: int, device: str = "cpu", notebook: str = 
     name, dirty = commit()
     row = {"profile": profile, "seed": int(seed), "device": device, "notebook": notebook}
     return {**row, "versions": versions(), "commit": name, "dirty": int(dirty)}
+
+
+def parsed(path: Path) -> str:
+    """Return what a module does: its syntax tree, in which comments and docstrings do not count."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        may_have_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if may_have_docstring and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree)

@@ -21,9 +21,6 @@ BLEND_PX = 64  # neighbouring tiles share this much, margins apart
 BATCH = 4
 
 
-SegmenterError = carded.CardError
-
-
 @dataclass(frozen=True)
 class Card(carded.ClassCard):
     """What a segmenter is and where it comes from; stored with its tensors.

@@ -1,6 +1,5 @@
 """What several runs need and one makes: trained weights and facts in a file beside the runs, made once."""
 
-import ast
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -14,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from micro_lib.core.profiles import resolve
-from micro_lib.core.runs import atomic_path, build_dir, out_dir
+from micro_lib.core.runs import atomic_path, build_dir, out_dir, parsed
 
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 
@@ -105,17 +104,7 @@ def _text(key: Mapping) -> str:
 
 @cache
 def code_hash() -> str:
-    """Return the SHA-256, hexadecimal, of the package's code in `ROOMS`, see `parsed`."""
+    """Return the SHA-256, hexadecimal, of the package's code in `ROOMS`, see `micro_lib.core.runs.parsed`."""
     package = Path(__file__).resolve().parents[1]
     files = sorted(file for room in ROOMS for file in (package / room).glob("*.py"))
     return hashlib.sha256("".join(file.name + parsed(file) for file in files).encode()).hexdigest()
-
-
-def parsed(path: Path) -> str:
-    """Return what a module does: its syntax tree, in which comments and docstrings do not count."""
-    tree = ast.parse(path.read_text("utf-8"))
-    for node in ast.walk(tree):
-        may_have_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-        if may_have_docstring and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return ast.dump(tree)

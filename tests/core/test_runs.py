@@ -161,3 +161,16 @@ def test_commit_and_dirty_flag_come_from_git(tmp_path, monkeypatch):
     runs.commit.cache_clear()
     assert runs.commit() == (git("rev-parse", "HEAD").strip(), True)
     runs.commit.cache_clear()
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    texts = {
+        "one": 'def f(x):\n    """Say it."""\n    return x  # as it is\n',
+        "same": '"""A module."""\n\n\ndef f(x):\n    return x\n',
+        "other": 'def f(x):\n    """Say it."""\n    return -x\n',
+    }
+    found = {}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        found[name] = runs.parsed(tmp_path / f"{name}.py")
+    assert found["one"] == found["same"] != found["other"]

@@ -62,16 +62,3 @@ def test_a_failure_leaves_nothing_behind():
         made_once("cracks", {"seed": 1}, fail)
     assert not list((build_dir() / "cracks" / "shared").glob("*.safetensors"))
     assert made_once("cracks", {"seed": 1}, maker([])).facts["rate"] == 0.125
-
-
-def test_comments_and_docstrings_are_no_code(tmp_path):
-    texts = {
-        "one": 'def f(x):\n    """Say it."""\n    return x  # as it is\n',
-        "same": '"""A module."""\n\n\ndef f(x):\n    return x\n',
-        "other": 'def f(x):\n    """Say it."""\n    return -x\n',
-    }
-    found = {}
-    for name, text in texts.items():
-        (tmp_path / f"{name}.py").write_text(text)
-        found[name] = shared.parsed(tmp_path / f"{name}.py")
-    assert found["one"] == found["same"] != found["other"]
