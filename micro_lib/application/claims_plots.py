@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from skimage.segmentation import find_boundaries
 
 from micro_lib.analysis import grain_size
 from micro_lib.application import plots
@@ -148,20 +149,23 @@ def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, 
     return fig
 
 
-def _parameters(ax: Axes, row: Mapping, space: Space, count: int = 11) -> None:
+def _parameters(ax: Axes, row: Mapping, space: Space, count: int = 10) -> None:
     """List the parameters that vary, as many as there is room for."""
+    varying = [name for name, values in space.sample(20, 1).nunique().items() if values > 1 and name in space]
+    units = {name: space[name].unit.removesuffix("1") for name in varying}  # pure numbers have none
+    lines = [(name, f"{row[name]:.3g} {units[name]}") for name in varying if not isinstance(row[name], str)]
+    lines = [*lines[:count], (f"and {len(varying) - count} more", "")]
     ax.set_axis_off()
-    ax.set_title("1 a row of parameters", fontsize=10)
-    varying = [name for name, count in space.sample(20, 1).nunique().items() if count > 1 and name in space]
-    numbers = {name: row[name] for name in varying if not isinstance(row[name], str)}
-    for i, (name, value) in enumerate(list(numbers.items())[:count]):
-        ax.text(0, 0.94 - i / (count + 1), f"{name}", fontsize=8, transform=ax.transAxes)
-        ax.text(1, 0.94 - i / (count + 1), f"{value:.3g}", fontsize=8, ha="right", transform=ax.transAxes)
+    ax.set_title(f"1 a row of {len(varying)} parameters", fontsize=10)
+    for i, (name, value) in enumerate(lines):
+        ax.text(0, 0.94 - i / len(lines), name, fontsize=8, transform=ax.transAxes)
+        ax.text(1, 0.94 - i / len(lines), value, fontsize=8, ha="right", transform=ax.transAxes)
 
 
 def _coloured(ax: Axes, labels: np.ndarray, title: str) -> None:
     order = np.random.default_rng(0).permutation(labels.max() + 1)
-    ax.imshow(order[labels], cmap="viridis", interpolation="nearest")
+    shown = np.ma.masked_where(find_boundaries(labels, mode="inner"), order[labels])  # neighbours may share a colour
+    ax.imshow(shown, cmap="viridis", interpolation="nearest")
     ax.set_axis_off()
     ax.set_title(title, fontsize=10)
 
@@ -170,9 +174,11 @@ def _sizes(ax: Axes, sizes: pd.DataFrame) -> None:
     """Draw the mean intercepts of truth and model side by side, with their intervals."""
     for shift, (source, part) in zip((-0.15, 0.15), sizes.groupby("source", sort=True), strict=True):
         colour = "C0" if source == "truth" else plots.MISSED
-        plots.errorbar(ax, part, np.arange(len(part)) + shift, "intercept_px", color=colour, label=source)
-    ax.set(title="8 grain size of its five sections", ylabel="mean intercept [px], ASTM E112", ylim=(0, None))
-    ax.set_xticks(range(sizes["name"].nunique()), [name[-3:] for name in sizes["name"].unique()])
+        plots.errorbar(ax, part, np.arange(len(part)) + shift, "intercept_px", color=colour, label=f"{source}, 95 %")
+    mean = sizes.groupby("source")["intercept_px"].mean()
+    ax.set(title=f"8 its grain size: {mean['label-free'] / mean['truth'] - 1:+.0%}", xlabel="section of one area")
+    ax.set(ylabel="mean intercept, ASTM E112 (px)", ylim=(0, None))
+    ax.set_xticks(range(sizes["name"].nunique()), [str(int(name[-3:])) for name in sizes["name"].unique()])
     ax.legend(loc="lower right")
 
 
