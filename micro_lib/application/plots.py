@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
 
 from micro_lib.application.tables import rounded
@@ -317,6 +318,7 @@ def forest(
         ax.axvline(reference, color="0.5", linestyle="--", linewidth=1, zorder=0)
     ax.set_yticks(at, table[label])
     ax.set_ylim(-0.6, len(table) - 0.4)
+    ax.xaxis.set_major_locator(MaxNLocator(6))  # more would touch, their digits are many
     for place, (number, (bottom, top), count) in zip(at, zip(table[value], ends, table[n], strict=True), strict=True):
         text = f"{rounded(number, bottom, top)}, n = {count}"
         ax.annotate(text, (1.02, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=8)
