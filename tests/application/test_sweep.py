@@ -73,7 +73,7 @@ def results(table):
     return table[columns].sort_values(columns[:3]).reset_index(drop=True)
 
 
-def wait_for(path: Path, seconds=60):
+def wait_for(path: Path, seconds=300):
     end = time.monotonic() + seconds
     while not path.exists():
         assert time.monotonic() < end, f"{path} never came"
