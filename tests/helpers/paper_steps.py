@@ -91,7 +91,7 @@ def joint(row: dict, batch: int, *, stage: str) -> nn.Module:
     sizes = {name: plan[name] for name in ("n_codes", "code_dim", "hidden")} | {"down": 8}
     prior = {"channels": plan["channels"], "layers": plan["layers"], "dropout": plan["dropout"], "n_conditions": 0}
     generator = JointGenerator(GeneratorCard(GRAIN_BOUNDARY, sizes, prior, plan["px"]))
-    schedules = {name: generative.Schedule(1, batch, 1e-4) for name in ("vqvae", "prior")}
+    schedules = {name: generative.Schedule(1, batch, 1e-4, 1) for name in ("vqvae", "prior")}
     with timed(row), tempfile.TemporaryDirectory() as folder:
         history = generative.train(
             generator,
