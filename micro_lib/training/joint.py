@@ -3,7 +3,6 @@
 After Volman Stern et al. 2024, whose full text could not be had: the workflow of the abstract, not its settings.
 """
 
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -368,8 +367,9 @@ def sampled(setting: Setting) -> Pairs:
     most = setting.n_pairs(max(*RATIOS, setting.configuration["ratio"]))
 
     def make() -> Made:
+        network = generator(setting)[0]  # its training counts elsewhere
         started = time.perf_counter()
-        drawn = _drawn(setting, most * setting.recipe.drawn)
+        drawn = network.sample(most * setting.recipe.drawn, seed=stream_seed(setting.generator, "pairs"))
         facts = {"sample_seconds": time.perf_counter() - started}
         kept, consistent = _kept(setting, drawn, most)
         facts |= {**_judged(setting, kept), "pairs_consistency": consistent}
@@ -380,10 +380,6 @@ def sampled(setting: Setting) -> Pairs:
     count = setting.n_pairs(setting.configuration["ratio"])
     parts = zip(*(made.states[name].numpy()[:count] for name in Labelled._fields), strict=True)
     return Pairs([Labelled(*part) for part in parts], made.facts)
-
-
-def _drawn(setting: Setting, n: int) -> list[Labelled]:
-    return generator(setting)[0].sample(n, seed=stream_seed(setting.generator, "pairs"))
 
 
 def _judged(setting: Setting, pairs: Sequence[Labelled]) -> dict:
@@ -500,16 +496,10 @@ def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def matrices(images: pd.DataFrame) -> np.ndarray:
-    """Return the confusion matrices (N, n, n) int64 behind rows of `score`."""
-    cells = [name for name in images.columns if re.fullmatch(r"n_\d+_\d+", name) and images[name].notna().all()]
-    return stacked(images, "n", math.isqrt(len(cells)))
-
-
 def means(images: pd.DataFrame, source: Pack) -> dict:
     """Return the scores of a run from those of its micrographs, flat; see `run`."""
     ids = [str(i) for i in range(len(source.class_map.classes))]
     row = {}
     for split, part in images.groupby("split", sort=False):
-        row |= {f"{split}_{name}": value for name, value in summary(matrices(part), ids).items()}
+        row |= {f"{split}_{name}": value for name, value in summary(stacked(part, "n"), ids).items()}
     return row
