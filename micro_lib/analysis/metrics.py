@@ -13,6 +13,8 @@ both.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -186,10 +188,14 @@ def as_columns(cm: ArrayLike, prefix: str) -> dict[str, int]:
     return {f"{prefix}_{i}_{j}": int(count) for (i, j), count in np.ndenumerate(np.asarray(cm))}
 
 
-def stacked(table: pd.DataFrame, prefix: str, n_classes: int) -> NDArray[np.int64]:
-    """Return the confusion matrices (N, n, n) in the rows of a table, see `as_columns`."""
-    names = as_columns(np.zeros((n_classes, n_classes)), prefix)
-    return table[list(names)].to_numpy(np.int64).reshape(-1, n_classes, n_classes)
+def stacked(table: pd.DataFrame, prefix: str) -> NDArray[np.int64]:
+    """Return the confusion matrices (N, n, n) in the rows of a table, see `as_columns`.
+
+    Columns that are empty in all rows are those of tables with more classes.
+    """
+    cells = [name for name in table.dropna(axis=1, how="all") if re.fullmatch(rf"{prefix}_\d+_\d+", name)]
+    shape = (math.isqrt(len(cells)),) * 2
+    return table[list(as_columns(np.zeros(shape), prefix))].astype(np.int64).to_numpy().reshape(-1, *shape)
 
 
 # --- boundaries of grains ---

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from micro_lib.analysis.metrics import mean_iou
 from micro_lib.analysis.stats import cluster_bootstrap
 from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, judged_statement, ours_of
 from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_rows, stored_sweep, tables_dir
@@ -213,9 +212,7 @@ def by_unit(images: pd.DataFrame, unit: str = "group") -> pd.DataFrame:
     """
     rows, keys = [], [*NAMES, "seed", "split", unit]
     for names, part in images.groupby(keys, sort=False):
-        counted = [name for name in part.dropna(axis=1, how="all") if name.startswith("confusion_")]
-        pooled = adaptation.confusions(part, math.isqrt(len(counted))).sum(0)
-        rows.append([*names, len(part), float(mean_iou(pooled))])
+        rows.append([*names, len(part), adaptation.pooled_miou(part)])
     return pd.DataFrame(rows, columns=[*keys, "micrographs", "miou"])
 
 
@@ -347,8 +344,7 @@ def _is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
 def _bagged(profile: str, part: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
     configuration, seed = json.loads(part["configuration"].iloc[0]), int(part["seed"].iloc[0])
     images = adaptation.bagged([place / adaptation.NETWORK for place in places], configuration, seed, profile)
-    n_classes = math.isqrt(sum(name.startswith("confusion_") for name in images))
-    found = {"target_miou": adaptation.pooled_miou(images, n_classes), "single_miou": part["target_miou"].mean()}
+    found = {"target_miou": adaptation.pooled_miou(images), "single_miou": part["target_miou"].mean()}
     row = {"profile": profile, **{name: part[name].iloc[0] for name in NAMES}, "networks": len(places), **found}
     return pd.DataFrame([{**row, "best_miou": part["target_miou"].max(), "n_test": len(images)}])
 

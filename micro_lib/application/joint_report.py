@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micro_lib.analysis.metrics import mean_iou, present_class_miou
+from micro_lib.analysis.metrics import mean_iou, present_class_miou, stacked
 from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap, t_interval
 from micro_lib.application.published import judged_statement, ours_of
 from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
@@ -163,7 +163,7 @@ def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     """
     rows = []
     for names, part in images[images["split"] == split].groupby([*NAMES, "seed", "group"], sort=False):
-        pooled = joint.matrices(part).sum(0)
+        pooled = stacked(part, "n").sum(0)
         row = dict(zip([*NAMES, "seed", "group"], names, strict=True)) | {"micrographs": len(part)}
         rows.append(row | {"miou": float(mean_iou(pooled)), "present_class_miou": float(present_class_miou(pooled))})
     return pd.DataFrame(rows, columns=[*NAMES, "seed", "group", "micrographs", "miou", "present_class_miou"])

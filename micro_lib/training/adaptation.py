@@ -307,7 +307,7 @@ class Setting(Segmentation):
 
     def made(self, network: nn.Module, curve: pd.DataFrame, images: pd.DataFrame) -> Made:
         """Return a network trained on the source alone as a reference."""
-        miou = pooled_miou(images[images["split"] == "source"], len(self.shift.classes))
+        miou = pooled_miou(images[images["split"] == "source"])
         return Made(network.state_dict(), {"source_miou": miou, "seconds": float(curve["seconds"].sum())})
 
     def reference_network(self) -> nn.Module:
@@ -324,7 +324,7 @@ class Setting(Segmentation):
     def watch(self, network: nn.Module, splits: Sequence[str]) -> dict[str, float]:
         """Measure a network for its curve: mean IoU on test micrographs, and on target images what it says of them."""
         n, n_classes = self.plan["watched"], len(self.classes)
-        seen = {f"{split}_miou": pooled_miou(self.score([network], split, n), n_classes) for split in splits}
+        seen = {f"{split}_miou": pooled_miou(self.score([network], split, n)) for split in splits}
         if "target" not in splits:
             return seen
         found = [self.predict([network], r.image, self.framing.scale) for r in self.shift.target[:n]]
@@ -448,19 +448,14 @@ def alike(shares: np.ndarray, wanted: np.ndarray) -> list[int]:
     return kept
 
 
-def pooled_miou(images: pd.DataFrame, n_classes: int) -> float:
+def pooled_miou(images: pd.DataFrame) -> float:
     """Return the mean IoU over all pixels of some rows of `Setting.score`."""
-    return float(mean_iou(confusions(images, n_classes).sum(0)))
-
-
-def confusions(images: pd.DataFrame, n_classes: int) -> np.ndarray:
-    """Return the confusion matrices (N, C, C) int64 of rows of `Setting.score`."""
-    return stacked(images, "confusion", n_classes)
+    return float(mean_iou(stacked(images, "confusion").sum(0)))
 
 
 def domain_scores(images: pd.DataFrame, split: str, classes: Sequence[str]) -> dict:
     """Return the columns of a run's row that `Setting.score` gives for one domain."""
-    found = summary(confusions(images[images["split"] == split], len(classes)), classes)
+    found = summary(stacked(images[images["split"] == split], "confusion"), classes)
     row = {f"{split}_miou": found["miou_pooled"], f"{split}_miou_per_image": found["miou_per_image"]}
     return row | {f"{split}_iou_{name}": found[f"iou_pooled_{name}"] for name in classes}
 
@@ -504,7 +499,7 @@ def _scores(setting: Setting, images: pd.DataFrame) -> dict:
     classes, row = setting.classes, {}
     for split in ("source", "target"):
         row |= domain_scores(images, split, classes) | {f"n_{split}_test": int((images["split"] == split).sum())}
-    stack = confusions(images[images["split"] == "target"], len(classes))
+    stack = stacked(images[images["split"] == "target"], "confusion")
     pooled = stack.sum(0) / stack.sum()
     for said, axis in (("true", 1), ("found", 0)):
         row |= {f"target_{said}_{name}": float(s) for name, s in zip(classes, pooled.sum(axis), strict=True)}

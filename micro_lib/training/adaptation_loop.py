@@ -50,7 +50,7 @@ CHECKPOINT = "checkpoint.pt"
 ENCODER_RATE = 0.1  # of the learning rate elsewhere (Tsai et al. 2018: ten times larger in the classifiers)
 POWER = 0.9  # of the polynomial decay (Goetz et al. 2022, section 3)
 OPTIMIZERS: dict[str, Callable] = {
-    "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY),
+    "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True),
     "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),  # of AdaptSegNet's code
 }
 # Rare-class sampling (Hoyer et al. 2022, DAFormer). DEVIATION: their temperature of 0.01 is for 19 classes; of three

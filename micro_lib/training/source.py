@@ -185,7 +185,7 @@ class Setting(adaptation.Segmentation):
     def mious(self, network: nn.Module) -> dict[str, float]:
         """Return the mean IoU over the pixels of every domain's test micrographs."""
         images = self.score(network).groupby("split")
-        return {f"{split}_miou": adaptation.pooled_miou(part, len(self.classes)) for split, part in images}
+        return {f"{split}_miou": adaptation.pooled_miou(part) for split, part in images}
 
 
 def _costs(curve: pd.DataFrame, recipe: Recipe, n_tiles: int) -> dict:

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,6 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from torchmetrics.segmentation import MeanIoU
 
 from micro_lib.analysis.metrics import (
+    as_columns,
     boundary_f1,
     classes_counted,
     confusion,
@@ -29,6 +31,7 @@ from micro_lib.analysis.metrics import (
     present_class_miou,
     redraw,
     score_boundaries,
+    stacked,
     summary,
 )
 
@@ -97,6 +100,21 @@ def test_pooled_and_per_image_by_hand():
     assert row["miou_per_image"] == pytest.approx((1 + (4 / 8 + 2 / 6) / 2 + 1) / 3)
     assert row["iou_per_image_boundary"] == pytest.approx((1 + 2 / 6) / 2)  # the third image has none
     assert row["present_class_miou_per_image"] == pytest.approx(row["miou_per_image"])
+
+
+@given(st.integers(1, 4), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_matrices_survive_a_table(n_images, n_classes, seed):
+    cms = np.random.default_rng(seed).integers(0, 2**40, (n_images, n_classes, n_classes))
+    table = pd.DataFrame([as_columns(cm, "n") for cm in cms]).sample(frac=1, axis=1, random_state=0)
+    assert_array_equal(stacked(table, "n"), cms)
+    assert_array_equal(stacked(table.assign(n=1, n_seen=2.0, m_0_0=3), "n"), cms)
+
+
+def test_matrices_are_read_beside_those_of_more_classes():
+    table = pd.DataFrame([{"n_0_0": 3, "n_0_1": 1, "n_1_0": 0, "n_1_1": 4, "n_2_2": np.nan, "n_0_2": np.nan}])
+    assert stacked(table, "n").tolist() == [[[3, 1], [0, 4]]]
+    with pytest.raises(ValueError, match="non-finite"):
+        stacked(pd.concat([table, table.assign(n_1_1=np.nan)]), "n")
 
 
 def test_summary_separates_the_two_metrics_per_image_only():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.two_levels import Tiny, micrographs, same
 
+from micro_lib.analysis.metrics import stacked
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.framing import Framing
@@ -22,7 +23,6 @@ from micro_lib.training.adaptation import (
     alike,
     bagged,
     complete,
-    confusions,
     cut,
     fractions,
     load,
@@ -101,8 +101,8 @@ def test_a_row_is_flat_whole_and_adds_up(tmp_path):
     images = read_table(tmp_path / "images.csv")
     assert images["split"].tolist() == ["source", "source", "target", "target"] and images["name"].is_unique
     target = images[images["split"] == "target"]
-    assert confusions(target, 2).sum() == 2 * 64 * 64
-    assert pooled_miou(target, 2) == pytest.approx(row["target_miou"])
+    assert stacked(target, "confusion").sum() == 2 * 64 * 64
+    assert pooled_miou(target) == pytest.approx(row["target_miou"])
     truth = np.mean([r.mask.mean() for r in made_up().target_test])
     assert row["target_true_bright"] == pytest.approx(truth)
     curve = read_table(tmp_path / "curve.csv")
@@ -140,7 +140,7 @@ def test_what_a_run_leaves_predicts_what_it_scored(tmp_path):
     row = run({}, 2, "smoke", tmp_path)
     network = load_tiny(tmp_path / adaptation.NETWORK)
     images = Setting(complete({}), 2, "smoke").score([network], "target")
-    assert pooled_miou(images, 2) == row["target_miou"] and row["fold"] == 1
+    assert pooled_miou(images) == row["target_miou"] and row["fold"] == 1
     carded.write(tmp_path / "other.safetensors", {}, {"a": torch.zeros(1)})
     with pytest.raises(CardError, match=r"other.safetensors does not make an adapted network"):
         load(tmp_path / "other.safetensors")
@@ -197,7 +197,7 @@ def test_bagging_averages_probabilities(tmp_path, monkeypatch):
     setting, networks = Setting(complete({}), 1, "smoke"), [load(path)[0] for path in paths]
     image = made_up().target_test[0]
     mean = sum(setting.predict([network], image.image, 1.0) for network in networks) / 2
-    assert int((mean.argmax(-1) == image.mask).sum()) == int(np.trace(confusions(found, 2)[0]))
+    assert int((mean.argmax(-1) == image.mask).sum()) == int(np.trace(stacked(found, "confusion")[0]))
     with pytest.raises(ValueError, match="folds of 'coating' take turns"):
         bagged(paths, {"shift": "coating"}, 1, "smoke")
 

@@ -1,5 +1,6 @@
 """The joint experiment: nobody is tested on what was learned from, arms differ where they say, rows are complete."""
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from micro_lib.analysis.metrics import mean_iou
+from micro_lib.analysis.metrics import mean_iou, stacked
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.packs import Pack, Record, pack
@@ -21,7 +22,6 @@ from micro_lib.training.joint import (
     Setting,
     budget,
     complete,
-    matrices,
     n_folds,
     roles,
     schedules,
@@ -236,6 +236,23 @@ def test_what_arms_share_is_made_once(ran):
     assert left.count(".safetensors") == 2 + 3 + 1 and ".pt" not in left
 
 
+def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
+    clock = itertools.count().__next__
+    monkeypatch.setattr(joint.time, "perf_counter", clock)
+    blank = Labelled(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8))
+
+    def trained(_setting):
+        for _ in range(100):  # as if for long
+            clock()
+        return SimpleNamespace(sample=lambda n, seed: clock() and [blank] * n), None
+
+    monkeypatch.setattr(joint, "generator", trained)
+    monkeypatch.setattr(joint, "_kept", lambda _setting, drawn, n: (drawn[:n], 1.0))
+    monkeypatch.setattr(joint, "_judged", lambda *_: {})
+    setting = Setting(complete("plain 4 x0.5"), PLAN, 1, PACKS["nasa_superalloy"])
+    assert joint.sampled(setting).facts["sample_seconds"] == 2
+
+
 def test_filtering_keeps_what_the_segmenter_agrees_with(ran):
     assert ran.rows["filtered 4 x0.5"]["pairs_consistency"] >= ran.rows["plain 4 x0.5"]["pairs_consistency"]
 
@@ -243,16 +260,11 @@ def test_filtering_keeps_what_the_segmenter_agrees_with(ran):
 def test_images_are_scored_one_by_one(ran):
     images = read_table(ran.folder / "plain 4 x0.5" / "images.csv")
     assert images["split"].tolist() == ["test"] * 3 + ["other"] and not images["group"].isna().any()
-    cms = matrices(images)
+    cms = stacked(images, "n")
     assert cms.shape == (4, 3, 3) and (cms.sum((1, 2)) == 256**2).all()
     np.testing.assert_allclose(images["miou"], mean_iou(cms))
     row = ran.rows["plain 4 x0.5"]
     assert row["test_miou_pooled"] == pytest.approx(float(mean_iou(cms[:3].sum(0))))
-
-
-def test_tables_of_packs_with_other_numbers_of_classes_are_read_apart():
-    table = pd.DataFrame([{"n_0_0": 3, "n_0_1": 1, "n_1_0": 0, "n_1_1": 4, "n_2_2": np.nan, "n_0_2": np.nan}])
-    assert matrices(table).tolist() == [[[3, 1], [0, 4]]]
 
 
 def test_the_card_says_what_a_generator_learned_from():
