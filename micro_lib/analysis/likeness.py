@@ -24,7 +24,6 @@ from micro_lib.analysis.phases import (
     Pair,
     check_sets,
     chords,
-    cut,
     particles,
     percentiles,
     phase_fractions,
@@ -114,11 +113,13 @@ def _window_sums(values: NDArray, shape: tuple[int, int]) -> NDArray[np.float64]
     return total[h:, w:] - total[:-h, w:] - total[h:, :-w] + total[:-h, :-w]
 
 
-def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequence[str]) -> dict[str, float]:
-    """Tell whether generated images are copies of training micrographs, measured against how alike real ones are.
+def copying(
+    generated: Sequence[Pair], training: Sequence[Pair], unseen: Sequence[Pair], seen: Sequence[Pair]
+) -> dict[str, float]:
+    """Tell whether generated images are copies of training micrographs, between what news and what copies would be.
 
-    One specimen after the other is left out. Windows of it and generated images are held against the same micrographs,
-    those of all others, so that images which are drawn as real ones are lie as far as the windows do.
+    A smooth picture lies closer to any other than a rough one does. So generated images have to be held against windows
+    as smooth as they are: real ones that have gone through the generator's own reconstruction.
 
     Parameters
     ----------
@@ -126,65 +127,33 @@ def copying(generated: Sequence[Pair], training: Sequence[Pair], specimens: Sequ
         Square, of one size.
     training : sequence of Pair
         Micrographs that the generator has seen, whole.
-    specimens : one name a training micrograph
+    unseen, seen : sequence of Pair
+        Windows of that size as the generator reconstructs them: of micrographs that it has not learned from, and of
+        those it has.
 
     Returns
     -------
     dict
-        ``generated_lowest``: lowest `copy_distance` of a generated image to any training micrograph;
-        ``generated_median``, ``real_median``: `copy_distance` to the micrographs of all specimens but one, of generated
-        images and of windows of that one, up to as many windows as there are generated images; ``real_lowest``: of the
-        windows; ``closer``: probability that a generated image lies closer than such a window. It is 0.5 for images
-        drawn as real ones are, and near 1 for copies, which are missed only while their own specimen is left out;
-        ``n_generated``, ``n_real``. Images of one grey are left out. With one specimen there is nothing to measure
-        against: ``real_lowest``, ``real_median`` and ``closer`` are NaN, and nothing is left out.
+        ``generated_median``, ``unseen_median``, ``seen_median``: `copy_distance` to the training micrographs, and
+        ``generated_lowest``; ``closer``: probability that a generated image lies closer to them than an unseen window,
+        0.5 for images drawn as unseen ones are and 1 for copies; ``n_generated``, ``n_unseen``, ``n_seen``. Images of
+        one grey are left out.
 
     Raises
     ------
     ValueError
-        As `copy_distance` and `cut`; no generated image has more than one grey; the number of specimens is not that of
-        the micrographs.
+        As `copy_distance`; no image of a set has more than one grey.
     """
-    if len(specimens) != len(training):
-        raise ValueError(f"{len(specimens)} specimens were named for {len(training)} training micrographs")
-    names = np.unique(np.asarray(specimens))
-    own = [[one for one, of in zip(training, specimens, strict=True) if of == name] for name in names]
-    images = [pair.image for pair in generated if np.ptp(pair.image) > 0]
-    if not images:
-        raise ValueError(f"{len(generated)} generated images, none of them with more than one grey")
-    to_each = np.array([copy_distance(images, [one.image for one in part]) for part in own])  # (specimens, images)
-    found = _without_each(to_each)
-    real = _left_out(own, images[0].shape[0], len(images))
-    closer = [
-        (ours[:, None] < theirs) + 0.5 * (ours[:, None] == theirs) for ours, theirs in zip(found, real, strict=True)
-    ]
-    windows = np.concatenate(real)
-    lowest, median = (windows.min(), np.median(windows)) if len(windows) else (np.nan, np.nan)
-    row = {"generated_lowest": to_each.min(), "generated_median": np.median(found)}
-    row |= {"real_lowest": lowest, "real_median": median}
-    row["closer"] = np.mean([part.mean() for part in closer if part.size]) if len(windows) else np.nan
-    return {key: float(value) for key, value in row.items()} | {"n_generated": len(images), "n_real": len(windows)}
-
-
-def _without_each(to_each: NDArray) -> NDArray[np.float64]:
-    """Distances (S, N) to the nearest of all specimens but one, from those to each; with one specimen, to that one."""
-    if len(to_each) == 1:
-        return to_each
-    return np.array([np.delete(to_each, i, axis=0).min(0) for i in range(len(to_each))])
-
-
-def _left_out(own: Sequence[Sequence[Pair]], side_px: int, count: int) -> list[NDArray[np.float64]]:
-    """Distances of windows of each specimen, `count` at most and evenly over all, to the micrographs of the others."""
-    if len(own) == 1:
-        return [np.empty(0)]
-    windows = [(window.image, i) for i, part in enumerate(own) for window in cut(part, side_px)]
-    windows = [(image, i) for image, i in windows if np.ptp(image) > 0]
-    chosen = [windows[i] for i in np.unique(np.linspace(0, len(windows) - 1, count).round().astype(int))]
-    found = []
-    for i in range(len(own)):
-        others = [one.image for j, part in enumerate(own) if j != i for one in part]
-        found.append(copy_distance([image for image, of in chosen if of == i], others))
-    return found
+    micrographs, row, found = [one.image for one in training], {}, {}
+    for name, pairs in (("generated", generated), ("unseen", unseen), ("seen", seen)):
+        images = [pair.image for pair in pairs if np.ptp(pair.image) > 0]
+        if not images:
+            raise ValueError(f"{len(pairs)} {name} images, none of them with more than one grey")
+        found[name] = copy_distance(images, micrographs)
+        row |= {f"{name}_median": float(np.median(found[name])), f"n_{name}": len(images)}
+    ours, theirs = found["generated"][:, None], found["unseen"]
+    closer = float(np.mean((ours < theirs) + 0.5 * (ours == theirs)))
+    return row | {"generated_lowest": float(found["generated"].min()), "closer": closer}
 
 
 # --------------------------------------------------------------------------------------------- two-sample test

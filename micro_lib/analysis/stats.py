@@ -306,9 +306,15 @@ def label_equivalent(scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike) ->
 
 
 def bootstrap_label_equivalent(
-    scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike, *, rng: np.random.Generator, n_boot: int = 2000
+    scores: ArrayLike,
+    alone: ArrayLike,
+    budgets: ArrayLike,
+    *,
+    rng: np.random.Generator,
+    n_boot: int = 2000,
+    level: float = 0.95,
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return `label_equivalent` of mean scores with 95 % percentile intervals from drawing paired units anew.
+    """Return `label_equivalent` of mean scores with percentile intervals from drawing paired units anew.
 
     Parameters
     ----------
@@ -321,6 +327,8 @@ def bootstrap_label_equivalent(
     rng : numpy.random.Generator
     n_boot : int
         Number of resamples.
+    level : float
+        Of the intervals.
 
     Returns
     -------
@@ -329,5 +337,5 @@ def bootstrap_label_equivalent(
     scores, alone = np.asarray(scores, float), np.asarray(alone, float)
     drawn = rng.integers(len(scores), size=(n_boot, len(scores)))
     sampled = [label_equivalent(scores[units].mean(0), alone[units].mean(0), budgets) for units in drawn]
-    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
+    low, high = np.quantile(sampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return label_equivalent(scores.mean(0), alone.mean(0), budgets), low, high

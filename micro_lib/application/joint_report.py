@@ -6,11 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.multitest import multipletests
 
 from micro_lib.analysis.metrics import mean_iou, present_class_miou, stacked
 from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap, t_interval
 from micro_lib.application.published import judged_statement, ours_of
-from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
+from micro_lib.application.tables import (
+    claim_rows,
+    mean_fields,
+    paired_fields,
+    stored_rows,
+    stored_sweep,
+    tables_dir,
+)
+from micro_lib.core.runs import merge_rows, provenance, read_json
 from micro_lib.core.seeds import stream
 from micro_lib.training import joint
 
@@ -64,17 +73,17 @@ def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        pack, k, micrographs (median), arm, pairs (median), n (runs), generators, and each of `MEASURES` (mean); of the
-        first also miou_pooled_low and miou_pooled_high, a 95 % t interval over generators, each with its own fold and
-        micrographs; missing for a single one.
+        pack, k, micrographs (median), arm, pairs (median), n (runs), generators, and each of `MEASURES`: the mean over
+        generators, each the mean of its U-Nets; of the first also miou_pooled_low and miou_pooled_high, a 95 % t
+        interval over generators, each with its own fold and micrographs; missing for a single one.
     """
     rows = []
     for names, part in runs.groupby(NAMES, sort=False):
         row = dict(zip(NAMES, names, strict=True)) | {"micrographs": int(part["n_micrographs"].median())}
         row |= {"pairs": int(part["n_pairs"].median()), "n": len(part), "generators": part["generator"].nunique()}
-        row |= {measure: float(part[f"{split}_{measure}"].mean()) for measure in MEASURES}
-        over_generators = mean_fields(part.groupby("generator")[f"{split}_miou_pooled"].mean(), "miou_pooled")
-        rows.append(row | over_generators | {"miou_pooled": row["miou_pooled"]})  # the mean is over runs
+        each = part.groupby("generator")[[f"{split}_{measure}" for measure in MEASURES]].mean()
+        row |= {measure: float(each[f"{split}_{measure}"].mean()) for measure in MEASURES}
+        rows.append(row | mean_fields(each[f"{split}_miou_pooled"], "miou_pooled"))
     return pd.DataFrame(rows).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
@@ -99,11 +108,12 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against
     Returns
     -------
     pandas.DataFrame
-        pack, k, arm, against, n (paired runs), generators, difference (of the pooled mean IoU, above 0 is a gain) with
-        its 95 % t interval over generators and p; without a second generator over its U-Nets, over says which; runs_low
-        and runs_high (over all runs, as if those of one generator were independent); specimens_low, specimens_high
-        (bootstrap over tested specimens) and specimens; better: the intervals over generators and specimens lie above
-        0.
+        pack, k, arm, against, n (paired runs), generators, difference (of the pooled mean IoU, above 0 is a gain; the
+        mean over generators) with its 95 % t interval over generators and p; without a second generator over its U-Nets
+        (none for a single one), over says which; runs_low and runs_high (over all runs, as if those of one generator
+        were independent); specimens_low, specimens_high (bootstrap over tested specimens) and specimens; better: both
+        intervals lie above 0, over two or more generators. Of superalloys each generator is tested on a spot of its
+        own, so that the intervals over generators and over specimens see the same numbers.
     """
     rows = []
     for (pack, k), part in runs.groupby(NAMES[:2], sort=False):
@@ -112,14 +122,14 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against
             row = {"pack": pack, "k": k, "arm": arm, "against": against}
             ours = part[part["arm"] == arm].set_index("seed")
             seeds = ours.index.intersection(base.index)
-            if len(seeds) < 2:
+            if seeds.empty:
                 continue
             both = [table.loc[seeds, ["generator", f"{split}_miou_pooled"]] for table in (ours, base)]
             row |= _paired(*both)
             chosen = images[(images["pack"] == pack) & (images["k"] == k) & images["seed"].isin(seeds)]
             rows.append(row | _over_specimens(chosen, arm, against, split))
     table = pd.DataFrame(rows, columns=[*NAMES, "against", *_GAINS])
-    better = (table[["difference_low", "specimens_low"]] > 0).all(axis=1)
+    better = (table[["difference_low", "specimens_low"]] > 0).all(axis=1) & (table["generators"] > 1)
     return table.assign(better=better).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
@@ -135,7 +145,7 @@ def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
         [table.groupby("generator").mean().iloc[:, 0].to_numpy(float) for table in (ours, base)] if several else values
     )
     over_runs = paired_fields(*values)
-    row = paired_fields(*tested) | {"n": len(ours), "generators": generators, "difference": over_runs["difference"]}
+    row = paired_fields(*tested) | {"n": len(ours), "generators": generators}
     row |= {"over": "generators" if several else "U-Nets"}
     return row | {"runs_low": over_runs["difference_low"], "runs_high": over_runs["difference_high"]}
 
@@ -178,7 +188,9 @@ def budget_curve(runs: pd.DataFrame, arms: Sequence[str], pack: str = "nasa_supe
     return table.sort_values(["arm", "micrographs"], ignore_index=True)
 
 
-def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_boot: int = 2000) -> pd.DataFrame:
+def replaced(
+    runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_boot: int = 2000, level: float = 0.95
+) -> pd.DataFrame:
     """Return how many labelled micrographs the pairs of each arm replace, and the hours of labelling that saves.
 
     Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
@@ -195,12 +207,14 @@ def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_
         The pack.
     n_boot : int
         Resamples of the generators.
+    level : float
+        Of the intervals.
 
     Returns
     -------
     pandas.DataFrame
         arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
-        (95 %, resampling generators), replaced (worth less those used), hours_saved with _low and _high, generators,
+        (resampling generators), replaced (worth less those used), hours_saved with _low and _high, generators,
         at_least, at_most. Empty with fewer than two budgets or generators.
     """
     part = runs[runs["pack"] == pack]
@@ -216,7 +230,7 @@ def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_
         shared = alone.index.intersection(values.index.get_level_values("generator"))
         if len(shared) > 1:
             ours = values.droplevel(["arm", "k"])[shared].to_numpy()
-            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared], n_boot)})
+            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared], n_boot, level)})
     table = pd.DataFrame(rows)
     if table.empty:
         return pd.DataFrame(columns=columns)
@@ -226,9 +240,9 @@ def replaced(runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_
     return table[columns].sort_values(["k", "arm"], key=lambda c: c.replace(0, 10**6) if c.name == "k" else c)
 
 
-def _worth(ours: np.ndarray, alone: pd.DataFrame, n_boot: int) -> dict:
+def _worth(ours: np.ndarray, alone: pd.DataFrame, n_boot: int, level: float) -> dict:
     budgets, rng = alone.columns.to_numpy(float), stream(0, "bootstrap", "worth")
-    found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng, n_boot=n_boot)
+    found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng, n_boot=n_boot, level=level)
     worth, low, high = (float(number.item()) for number in found)
     ends = {"at_least": high >= 0.999 * budgets[-1], "at_most": low <= 1.001 * budgets[0]}
     return {"worth": worth, "worth_low": low, "worth_high": high, "generators": len(ours), **ends}
@@ -254,14 +268,52 @@ def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
     made = runs[runs["n_pairs"] > 0].drop_duplicates(["pack", "k", "recipe", "generator"])
     if made.empty:
         return pd.DataFrame(columns=["pack", "k", "recipe", "generators"])
-    told = [name for name in made if name.startswith("pairs_") or name in ("real_copy_distance", *_COSTS)]
+    told = [name for name in made if name.startswith("pairs_") or name in _COSTS]
     grouped = made.groupby(["pack", "k", "recipe"], sort=False)
     table = grouped[told].mean().dropna(axis=1, how="all")
     table.insert(0, "generators", grouped.size())
     return table.reset_index().sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
+COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
 _COSTS = ("vq_seconds", "prior_seconds", "sample_seconds")
+
+
+def copying(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return how far sampled pairs lie from what their generators have learned from, as `collect` has stored it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, recipe, generators, and the means over them of the values of `likeness.copying`.
+    """
+    told = ("generated_median", "unseen_median", "seen_median", "generated_lowest", "closer")
+    rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, *told), folder)
+    grouped = rows.groupby(["pack", "k", "recipe"], sort=False)
+    table = grouped[list(told)].mean()
+    table.insert(0, "generators", grouped.size())
+    return table.reset_index().sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
+
+
+def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
+    """Look for copies among the pairs of every generator of a sweep, once; a sweep calls this when it has ended.
+
+    Parameters
+    ----------
+    profile, sweep, folder
+        As for `adaptation_report.collect`; the table is ``joint_copies.csv``.
+    """
+    table = Path(folder or tables_dir()) / COPIES_TABLE
+    known = set(map(tuple, stored_rows(COPIES_TABLE, profile, _OF_GENERATOR, folder)[_OF_GENERATOR].to_numpy()))
+    done = [read_json(path) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
+    made = {
+        tuple(row[name] for name in _OF_GENERATOR): row for row in done if row["recipe"] and row["profile"] == profile
+    }
+    for names, row in made.items():
+        if names not in known:
+            found = joint.copies(json.loads(row["configuration"]), int(row["seed"]), profile)
+            origin = provenance(profile=profile, seed=int(row["seed"]), device=row["device"])
+            merge_rows(table, pd.DataFrame([{**found, **origin}]), ("profile", *_OF_GENERATOR))
 
 
 # Claims
@@ -321,10 +373,12 @@ def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
     plain = table[table["arm"].str.startswith("plain") & (table["generators"] > 1)]
     if plain.empty:
         return _NOT_RUN
-    best = plain.loc[plain["difference"].idxmax()]
+    helps = plain["better"] & (multipletests(plain["p"], method="holm")[0])
+    best = plain.loc[plain.loc[helps if helps.any() else helps.index, "difference"].idxmax()]
     why = f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
-    why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; {plain['better'].sum()} better"
-    return judged_statement(ours_of(best, "difference", n="generators"), best["better"], why)
+    why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; "
+    why += f"{helps.sum()} better, their p corrected for {len(plain)} arms (Holm)"
+    return judged_statement(ours_of(best, "difference", n="generators"), helps.any(), why)
 
 
 def _labels(runs: pd.DataFrame, hours: float) -> dict:
@@ -332,9 +386,12 @@ def _labels(runs: pd.DataFrame, hours: float) -> dict:
     plain = table[table["arm"].str.startswith("plain")] if len(table) else table
     if plain.empty:
         return _NOT_RUN
+    table = replaced(runs, hours, level=1 - 0.05 / len(plain))
+    plain = table[table["arm"].str.startswith("plain")]
     best = plain.loc[plain["replaced"].idxmax()]
     ends = {end: best[f"worth_{end}"] - best["micrographs"] for end in ("low", "high")}
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
+    why += f"; the best of {len(plain)}, its level corrected for them (Bonferroni)"
     why += "; as many as there are, or more" if best["at_least"] else ""
     ours = {"ours": best["replaced"], **ends, "n": int(best["generators"])}
     return judged_statement(ours, ends["low"] > 0, why)
@@ -344,9 +401,10 @@ def _coarser(runs: pd.DataFrame) -> dict:
     made = runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
     if len(made) < 2:
         return _NOT_RUN
-    change = t_interval(made["pairs_diameter_1"].to_numpy(float) - 1)
+    change = t_interval(made["pairs_chord_1"].to_numpy(float) - 1)
     close = change.low <= max(COARSER) and change.high >= min(COARSER)
     verdict = "not reproduced" if change.low <= 0 else "reproduced" if close else "direction reproduced"
-    why = "another material: mean diameter of secondary gamma prime, all micrographs of the training spots"
+    # Particles that grow beyond a window would drop out of a mean diameter, and chords do so less often.
+    why = "another material: mean chord of secondary gamma prime, all micrographs of the training spots"
     row = {"ours": change.estimate, "low": change.low, "high": change.high, "n": len(made)}
     return {**row, "verdict": verdict, "why": why}

@@ -249,13 +249,17 @@ def mean_fields(values: Sequence[float], name: str, level: float = 0.95) -> dict
 
 
 def paired_fields(ours: Sequence[float], base: Sequence[float], level: float = 0.95) -> dict[str, float]:
-    """Return `paired_t` of two or more pairs as fields of a row.
+    """Return `paired_t` as fields of a row.
 
     Returns
     -------
     dict
-        n, difference (ours minus base) with difference_low and difference_high, p and effect_dz.
+        n, difference (ours minus base) with difference_low and difference_high, p and effect_dz; of a single pair the
+        difference alone, the others missing.
     """
+    if len(ours) == 1:
+        names = ("difference_low", "difference_high", "p", "effect_dz")
+        return {"n": 1, "difference": float(np.subtract(ours, base)[0]), **dict.fromkeys(names, math.nan)}
     test = paired_t(ours, base, level)
     ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
     return {"n": test.n, "difference": test.difference.estimate, **ends, "p": test.p, "effect_dz": test.effect_dz}

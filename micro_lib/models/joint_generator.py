@@ -161,6 +161,14 @@ class JointGenerator(nn.Module):
         parts = zip(grey_levels(images.cpu().numpy()), masks.to(torch.uint8).cpu().numpy(), strict=True)
         return [Labelled(image, mask) for image, mask in parts]
 
+    @torch.inference_mode()
+    def reconstruct(self, pairs: Sequence[Labelled], rng: np.random.Generator) -> list[Labelled]:
+        """Return pairs of one size, on the grey scale of sampled ones, as they come back from their codes."""
+        images = torch.from_numpy(np.stack([(pair.image - MIDDLE) / PER_SD for pair in pairs]).astype(np.float32))
+        masks = torch.from_numpy(np.stack([pair.mask for pair in pairs])).long()
+        device = self.fractions.device
+        return self.pairs(self.vqvae.eval().encode(images[:, None].to(device), masks.to(device)), rng)
+
     def texture(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a random field (B, H, W) with the correlations of `kernel` and the `roughness` of each class."""
         side = self.kernel.shape[-1]

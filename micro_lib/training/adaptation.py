@@ -7,7 +7,9 @@ or two micrographs, and all of them as the ceiling.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +23,7 @@ from torch import nn
 from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, stacked, summary
 from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import settings
-from micro_lib.core.runs import commit, out_dir, write_table
+from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing, scaled_image
 from micro_lib.data.packs import Record
@@ -31,7 +33,7 @@ from micro_lib.models import carded, deeplab, unet
 from micro_lib.models.segmenter import standardise
 from micro_lib.training.adaptation_loop import Draws, Recipe, adapt, troubles
 from micro_lib.training.adaptation_methods import METHODS, Design, Weights
-from micro_lib.training.shared import Made, configured, made_once, run_folder
+from micro_lib.training.shared import Made, configured, made_once, run_folder, shared_path
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -70,6 +72,8 @@ CONFIGURATIONS = {
     if name not in TRANSDUCTIVE or not ({"labels", "alignment"} & set(changes))
 }
 NETWORK = "network.safetensors"
+AUGMENTATION = "extended"  # every arm gets the best one: a weak source model flatters
+ZOOMING = ("crop", "extended")  # modes of data.tiles that look beyond a tile
 PREDICTED_AT_ONCE = 8  # tiles
 
 
@@ -244,7 +248,7 @@ class Setting(Segmentation):
             weights=weights,
             design=Design(*plan["discriminator"]),
             points=plan["points"],
-            augmentation="extended",  # every arm gets the best one: a weak source model flatters
+            augmentation=AUGMENTATION,
         )
 
     def material(self) -> Material:
@@ -264,7 +268,7 @@ class Setting(Segmentation):
         samples = [reduced(record, self.framing.scale) for record in records]
         if self.plan["tiling"] == "random":  # windows anywhere
             return samples
-        return [tile for sample in samples for tile in cut(sample, self.framing)]
+        return [tile for sample in samples for tile in cut(sample, self.framing, AUGMENTATION)]
 
     def aligned(self) -> list[Cut]:
         """Return those quarters of the target micrographs whose mean phase fractions come close to the source's."""
@@ -273,9 +277,9 @@ class Setting(Segmentation):
         for record in self.shift.target:
             sample = reduced(record, self.framing.scale)
             mask = sample.mask if reference is None else self.predict([reference], sample.image, 1.0).argmax(-1)
-            quarters = Framing(1.0, math.ceil(max(sample.mask.shape) / 2), self.framing.margin_px)
-            tiles += cut(sample, quarters)
-            shares += [fractions([part], n_classes) for part in quarters.centre(quarters.cut(mask))]
+            for inside, around in quarters(mask.shape, self.framing.margin_px):
+                tiles.append(Cut(sample.image[around], sample.mask[around], histogram([sample.image])))
+                shares.append(fractions([mask[inside]], n_classes))
         wanted = fractions([record.mask for record in self.shift.source], n_classes)
         return [tiles[i] for i in alike(np.array(shares), wanted)]
 
@@ -296,7 +300,7 @@ class Setting(Segmentation):
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         key = {"source": digest.hexdigest(), "seed": self.seed, "device": self.device, **plan}
         key |= {"architecture": self.architecture, "weights": self.configuration["weights"]}
-        folder = out_dir(f"adaptation/reference-{digest.hexdigest()[:16]}-{self.seed}")
+        folder = shared_path("adaptation", key).with_suffix("")
 
         def trained() -> Made:
             material = Material(self.prepared(self.shift.source), [], [])
@@ -413,10 +417,20 @@ def predict(networks: Sequence[nn.Module], image: np.ndarray, framing: Framing, 
     return back / back.sum(-1, keepdims=True)
 
 
-def cut(sample: Labelled, framing: Framing) -> list[Cut]:
-    """Return the tiles of a micrograph with their surroundings."""
+def cut(sample: Labelled, framing: Framing, augmentation: str) -> list[Cut]:
+    """Return the tiles of a micrograph with their surroundings, twice as wide where the augmentation zooms or turns."""
+    if augmentation in ZOOMING:  # it would enlarge all tiles if there were nothing to see beyond them
+        framing = replace(framing, margin_px=framing.margin_px + framing.side_px // 2)
     levels = histogram([sample.image])
     return [Cut(*pair, levels) for pair in zip(framing.cut(sample.image), framing.cut(sample.mask), strict=True)]
+
+
+def quarters(shape: tuple[int, int], margin_px: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """Yield the four quarters of an image (H, W), each as it is and with a margin, where the image has one."""
+    for y, x in product((0, 1), repeat=2):
+        ends = [(n * size // 2, (n + 1) * size // 2) for n, size in zip((y, x), shape, strict=True)]
+        inside = tuple(slice(low, high) for low, high in ends)
+        yield inside, tuple(slice(max(0, low - margin_px), high + margin_px) for low, high in ends)
 
 
 def fractions(masks: Sequence[np.ndarray], n_classes: int) -> np.ndarray:

@@ -179,7 +179,9 @@ class _Regions(Sequence):
         rng = stream(self.seed, "region", number)
         wanted = int(rng.choice(len(self.wanted), p=self.wanted))
         index = int(rng.choice(self.holding[wanted]))
-        image, mask = self.micrographs[index][:2]
+        if isinstance(tile := self.micrographs[index], Cut):  # has as much around it as augmentation asks for
+            return tile
+        image, mask = tile
         y, x = divmod(int(rng.choice(np.flatnonzero(mask == wanted))), mask.shape[1])
         window = np.s_[max(0, y - self.side_px) : y + self.side_px, max(0, x - self.side_px) : x + self.side_px]
         return Cut(image[window], mask[window], self.levels[index])

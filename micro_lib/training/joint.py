@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, present_class_miou, stacked, summary
+from micro_lib.analysis.phases import cut
 from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import Stage, settings
 from micro_lib.core.progress import progress
@@ -25,7 +26,7 @@ from micro_lib.models import unet
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
-from micro_lib.training.pair_quality import agreement, judged
+from micro_lib.training.pair_quality import agreement, copied, judged
 from micro_lib.training.rounds import Schedule
 from micro_lib.training.shared import Made, configured, made_once, run_folder, shared_path
 from micro_lib.training.supervised import ONE_CYCLE, Recipe, TrainingDiverged, Unvalidated, learner
@@ -66,7 +67,7 @@ class RecipeOf(NamedTuple):
 
 RECIPES = {
     "plain": RecipeOf(),
-    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.75, prior_steps=1.0, prior_batch=0.25, texture=True),
+    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_steps=1.0, prior_batch=0.25, texture=True),
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }
@@ -123,8 +124,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         Flat: the configuration in full; fold, generator, unet, test_specimens; n_micrographs, n_pairs (trained on),
         sampled_share (of the tiles); steps, train_seconds, ms_per_step, training_loss; vq_seconds, prior_seconds,
         sample_seconds, and what `judged` tells of the pairs (missing without pairs); for ``test`` and ``other`` the
-        values of `metrics.summary` as <part>_<score>, classes by id; generated (micrographs are stand-ins),
-        trained_at (commit), device.
+        values of `metrics.summary` as <part>_<score>, classes by id, and both mean IoUs per window; generated
+        (micrographs are stand-ins), trained_at (commit), device.
 
     Raises
     ------
@@ -133,9 +134,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     WeightsUnavailable
         If the ImageNet weights cannot be had.
     """
-    configuration = complete(configuration)
-    source = pack(configuration["pack"], configuration["data"], profile=profile)
-    setting = Setting(configuration, settings("joint", profile), seed, source)
+    setting = prepared(configuration, seed, profile)
+    configuration, source = setting.configuration, setting.source
     folder = run_folder("joint", configuration, DEFAULTS, seed, profile, out)
     if configuration["ratio"]:
         made, costs = sampled(setting), generator_costs(setting)
@@ -144,10 +144,17 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     else:
         segmenter, trained = real_segmenter(setting)
         costs = {"n_pairs": 0}
-    images = score(segmenter, setting.roles, source)
+    images = score(segmenter, setting.roles, source, setting.plan["px"])
     write_table(images, folder / "images.csv")
     used = {"trained_at": commit()[0], "device": setting.device, "generated": source.is_generated}
     return {**configuration, **setting.described(), **trained, **costs, **means(images, source), **used}
+
+
+def prepared(configuration: str | Mapping, seed: int, profile: str = "") -> "Setting":
+    """Return a run resolved, with the micrographs of its pack; arguments and errors as of `run`."""
+    full = complete(configuration)
+    source = pack(full["pack"], full["data"], profile=profile)
+    return Setting(full, settings("joint", profile), seed, source)
 
 
 def complete(configuration: str | Mapping) -> dict:
@@ -383,9 +390,40 @@ def sampled(setting: Setting) -> Pairs:
 
 
 def _judged(setting: Setting, pairs: Sequence[Labelled]) -> dict:
-    limits = {name: setting.plan[name] for name in ("n_judged", "n_copies")}
     groups, rng = [record.group for record in setting.records], stream(setting.generator, "judged")
-    return judged(pairs, setting.micrographs, groups, setting.n_classes, **limits, rng=rng)
+    options = {"n_judged": setting.plan["n_judged"], "rng": rng}
+    return judged(pairs, setting.micrographs, groups, setting.n_classes, **options)
+
+
+def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
+    """Tell whether the pairs of a run are copies of the micrographs that its generator has learned from.
+
+    Their yardstick are the micrographs of the tested specimens, which nothing of the run was trained or chosen on.
+
+    Parameters
+    ----------
+    configuration, seed, profile
+        As for `run`, of an arm with pairs; its generator and pairs are made where they are not there yet.
+
+    Returns
+    -------
+    dict
+        Flat: pack, k, recipe, fold, generator, test_specimens, n_micrographs, generated (stand-ins), the values of
+        `likeness.copying`, and trained_at (commit of the generator).
+    """
+    setting = prepared(configuration, seed, profile)
+    network, drawn = generator(setting)[0], sampled(setting).pairs
+    unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
+    found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
+    names = {name: setting.configuration[name] for name in ("pack", "k", "recipe")}
+    told = {name: value for name, value in setting.described().items() if name != "unet"}
+    return {
+        **names,
+        **told,
+        "generated": setting.source.is_generated,
+        **found,
+        "trained_at": network.card.training["commit"],
+    }
 
 
 def _kept(setting: Setting, pairs: Sequence[Labelled], n: int) -> tuple[list[Labelled], float]:
@@ -467,7 +505,7 @@ def _segmenter(setting: Setting, network: torch.nn.Module) -> Segmenter:
 # Scores
 
 
-def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
+def score(segmenter: Segmenter, parts: Roles, source: Pack, window_px: int) -> pd.DataFrame:
     """Score a segmenter on the micrographs it has not seen.
 
     Parameters
@@ -478,22 +516,34 @@ def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
         Whose test and other micrographs are scored.
     source : Pack
         They are from.
+    window_px : int
+        Side of the windows that are scored one by one as well: some classes are absent in many of them.
 
     Returns
     -------
     pandas.DataFrame
-        One row a micrograph: split ("test" or "other"), name, group, generated, miou, present_class_miou, and the
-        pixels of true class i called j as n_<i>_<j>.
+        One row a micrograph: split ("test" or "other"), name, group, generated, miou, present_class_miou, windows
+        (their number), miou_windows, present_class_miou_windows (means over them), and the pixels of true class i
+        called j as n_<i>_<j>.
     """
     n = len(source.class_map.classes)
     rows = []
     shown = [(split, record) for split in ("test", "other") for record in getattr(parts, split)]
     for split, record in progress(shown, desc="scoring", unit="image"):
-        matrix = confusion(record.mask, segmenter.segment(record.image), n)
+        found = segmenter.segment(record.image)
+        matrix = confusion(record.mask, found, n)
         names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
         scores = {"miou": float(mean_iou(matrix)), "present_class_miou": float(present_class_miou(matrix))}
+        scores |= _by_window(record.mask, found, n, window_px)
         rows.append({**names, **scores, **as_columns(matrix, "n")})
     return pd.DataFrame(rows)
+
+
+def _by_window(mask: np.ndarray, found: np.ndarray, n_classes: int, px: int) -> dict:
+    pairs = cut([Labelled(found, mask)], px)
+    cms = np.array([confusion(pair.mask, pair.image, n_classes) for pair in pairs])
+    scores = {"miou": mean_iou(cms), "present_class_miou": present_class_miou(cms)}
+    return {"windows": len(cms)} | {f"{name}_windows": float(np.mean(values)) for name, values in scores.items()}
 
 
 def means(images: pd.DataFrame, source: Pack) -> dict:
@@ -502,4 +552,6 @@ def means(images: pd.DataFrame, source: Pack) -> dict:
     row = {}
     for split, part in images.groupby("split", sort=False):
         row |= {f"{split}_{name}": value for name, value in summary(stacked(part, "n"), ids).items()}
+        for name in ("miou", "present_class_miou"):
+            row[f"{split}_{name}_per_window"] = float(np.average(part[f"{name}_windows"], weights=part["windows"]))
     return row

@@ -9,7 +9,7 @@ import torch
 from micro_lib.analysis import likeness, phases
 from micro_lib.data import augment
 from micro_lib.data.tiles import Labelled, histogram
-from micro_lib.models.joint_generator import grey_levels
+from micro_lib.models.joint_generator import JointGenerator, grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
 
 # Quantities of `phases.compare_sets` whose means and variances become columns of a run.
@@ -23,7 +23,6 @@ def judged(
     n_classes: int,
     *,
     n_judged: int,
-    n_copies: int,
     rng: np.random.Generator,
 ) -> dict:
     """Compare sampled pairs with windows of the micrographs their generator was trained on.
@@ -37,8 +36,8 @@ def judged(
     specimens : one name a micrograph
     n_classes : int
         Of the masks.
-    n_judged, n_copies : int
-        Pairs that are compared, and pairs that are looked for in the micrographs, which takes longer.
+    n_judged : int
+        Pairs that are compared.
     rng : numpy.random.Generator
         Of folds and resamples.
 
@@ -48,8 +47,6 @@ def judged(
         ``pairs_<quantity>[_<class id>]``: generated over real, of the mean, and with ``_variance`` behind it of the
         variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``
         (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as such);
-        ``pairs_copy_distance`` and ``real_copy_distance`` (medians), ``pairs_nearest`` (lowest distance) and
-        ``pairs_closer`` (0.5: no closer than real windows of other specimens), see `likeness.copying`;
         ``pairs_compared``.
     """
     names, chosen = [str(i) for i in range(n_classes)], pairs[:n_judged]
@@ -59,9 +56,45 @@ def judged(
     for features in likeness.FEATURES:
         test = likeness.two_sample_test(real, chosen, names, features=features, **shared)
         found[f"pairs_auc_{features}"] = test.estimate
-    copies = likeness.copying(chosen[:n_copies], [on_scale(micrograph) for micrograph in micrographs], specimens)
-    found |= {"pairs_copy_distance": copies["generated_median"], "real_copy_distance": copies["real_median"]}
-    return found | {"pairs_nearest": copies["generated_lowest"], "pairs_closer": copies["closer"]}
+    return found
+
+
+def copied(
+    generator: JointGenerator,
+    pairs: Sequence[Labelled],
+    micrographs: Sequence[Labelled],
+    unseen: Sequence[Labelled],
+    *,
+    n: int,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    """Tell whether sampled pairs are copies of what their generator has learned from, see `likeness.copying`.
+
+    Parameters
+    ----------
+    generator : JointGenerator
+        Has drawn the pairs.
+    pairs : sequence of Labelled
+        Sampled, square.
+    micrographs, unseen : sequence of Labelled
+        Those that the generator was trained on, and others that it has not seen.
+    n : int
+        Pairs, and windows of either kind, that are looked for in the micrographs; windows lie evenly over all of them.
+    rng : numpy.random.Generator
+        Of the texture that a generator may add.
+
+    Returns
+    -------
+    dict
+        Of `likeness.copying`.
+    """
+    px, training = pairs[0].mask.shape[0], [on_scale(micrograph) for micrograph in micrographs]
+    redrawn = []
+    for parts in (training, [on_scale(micrograph) for micrograph in unseen]):
+        found = phases.cut(parts, px)
+        chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).round().astype(int))]
+        redrawn.append(generator.reconstruct(chosen, rng))
+    return likeness.copying(pairs[:n], training, unseen=redrawn[1], seen=redrawn[0])
 
 
 def windows(

@@ -7,6 +7,7 @@ trains without adapting.
 """
 
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +32,7 @@ DEFAULTS = {
     "pretraining": "ImageNet",  # of `PRETRAININGS`
     "task": "scenarios",  # of data.in_domain.TASKS: what is trained on in domain
     "augmentation": "extended",  # of `AUGMENTATIONS`
+    "schedule": "",  # of `SCHEDULES`
     "architecture": "",  # of adaptation.SMP_NETWORKS
 }
 # Name: what the encoder starts from, and whether it is then trained in domain.
@@ -41,13 +43,14 @@ PRETRAININGS = {
     "in-domain": ("random", True),
 }
 AUGMENTATIONS = ("none", "basic", "extended")  # of data.tiles.MODES
+# "" for the steps of the profile; the published epochs, whatever that takes.
+SCHEDULES = {"": 0, "200 epochs": 200}
 TARGETS = ("T1", "T2", "T3")
 FOLDS = 5
 HALF = 2  # points of the curve: after half of the steps, and after all
 CONFIGURATIONS = {
-    f"{pretraining}, {augmentation}": {"pretraining": pretraining, "augmentation": augmentation}
-    for pretraining in PRETRAININGS
-    for augmentation in AUGMENTATIONS
+    ", ".join(filter(None, values)): dict(zip(("pretraining", "augmentation", "schedule"), values, strict=True))
+    for values in product(PRETRAININGS, AUGMENTATIONS, SCHEDULES)
 }
 CONFIGURATIONS |= {
     f"{name} on parameters, extended": {"pretraining": name, "task": "parameters"}
@@ -95,8 +98,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     folder = run_folder("source", setting.configuration, DEFAULTS, seed, profile, out)
     weights, facts = setting.weights(folder)
     network = setting.network(weights)
-    recipe = setting.recipe()
     tiles = setting.tiles()
+    recipe = setting.recipe(len(tiles))
     curve = adapt(
         network, Draws(tiles, [], [], recipe), recipe, folder=folder, watch=setting.mious, device=setting.device
     )
@@ -110,7 +113,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
-    known = {"pretraining": PRETRAININGS, "task": TASKS, "augmentation": AUGMENTATIONS}
+    known = {"pretraining": PRETRAININGS, "task": TASKS, "augmentation": AUGMENTATIONS, "schedule": SCHEDULES}
     for name, values in (known | {"architecture": ("", *adaptation.SMP_NETWORKS)}).items():
         one_of(name, full[name], values)
     return full
@@ -152,13 +155,14 @@ class Setting(adaptation.Segmentation):
         )
         return str(path), {"encoder_score": card["score"], "encoder_seconds": card["seconds"]}
 
-    def recipe(self) -> Recipe:
+    def recipe(self, n_tiles: int) -> Recipe:
         """Return how the segmenter is trained."""
         plan, start = self.plan, PRETRAININGS[self.configuration["pretraining"]]
+        epochs = SCHEDULES[self.configuration["schedule"]]
         return Recipe(
             "none",
             len(self.classes),
-            plan["steps"],
+            round(epochs * n_tiles / plan["batch"]) or plan["steps"],
             plan["batch"],
             self.framing,
             plan["learning_rate"],
@@ -174,8 +178,9 @@ class Setting(adaptation.Segmentation):
 
     def tiles(self) -> list[Cut]:
         """Return the published grid of tiles, at working scale."""
+        augmentation = self.configuration["augmentation"]
         samples = [reduced(record, self.framing.scale) for record in self.source]
-        return [tile for sample in samples for tile in adaptation.cut(sample, self.framing)]
+        return [tile for sample in samples for tile in adaptation.cut(sample, self.framing, augmentation)]
 
     def score(self, network: nn.Module) -> pd.DataFrame:
         """Return pixel counts of the test micrographs of all domains, as `scored` does."""

@@ -28,7 +28,7 @@ from micro_lib.application.adaptation_report import (
     warnings,
 )
 from micro_lib.application.published import cells
-from micro_lib.core.runs import read_table, write_json, write_table
+from micro_lib.core.runs import merge_rows, read_table, write_json, write_table
 from micro_lib.training import adaptation
 
 SPREAD = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
@@ -58,6 +58,7 @@ def images_of(wrong, shift="0d to 180d", groups=("a", "b", "c", "d"), arms=("no 
     return pd.DataFrame(rows)
 
 
+NO_RUNS = runs_of({"FDA": 0.5}).iloc[:0]
 NO_IMAGES = images_of([[0] * 4] * 2).iloc[:0]
 
 
@@ -74,8 +75,10 @@ def test_the_data_make_no_arm_and_what_has_no_name_is_written_out():
 def test_stored_runs_of_one_profile_are_read(tmp_path):
     configuration = json.dumps({"shift": "T3", "method": "FDA"})
     table = pd.DataFrame({"configuration": [configuration] * 2, "profile": ["study", "quick"], "trouble": ["", "x"]})
+    table = table.assign(seed=1, architecture="lite0", generated=True)
     for kind in ("runs", "images"):
-        write_table(table.drop(columns="trouble" if kind == "images" else []), tmp_path / f"adaptation_{kind}.csv")
+        keys = ["configuration", "profile", "seed"]
+        write_table(table if kind == "runs" else table[keys], tmp_path / f"adaptation_{kind}.csv")
     runs, images = report.stored("study", tmp_path)
     assert runs[["shift", "arm"]].to_numpy().tolist() == images[["shift", "arm"]].to_numpy().tolist() == [["T3", "FDA"]]
     assert runs["trouble"].tolist() == [""]
@@ -84,6 +87,39 @@ def test_stored_runs_of_one_profile_are_read(tmp_path):
     assert scores(runs).empty and differences(runs, images).empty and gap_closed(runs).empty and gaps(runs).empty
     assert phase_fractions(runs).empty and troubled(runs).empty and warnings(runs, images) == []
     assert set(claims(runs, images, bagged("study", tmp_path), profile="study")["verdict"]) == {"not run here"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kept"),
+    [
+        ({}, True),
+        ({"shift": "development"}, False),
+        ({"architecture": "vgg16"}, False),
+        ({"shift": "coating"}, False),  # of stand-ins
+        ({"shift": "coating", "generated": False}, True),
+    ],
+)
+def test_only_what_is_reported_is_read(tmp_path, changes, kept):
+    row = {"shift": "T2", "architecture": "lite0", "generated": True, **changes}
+    row |= {"configuration": json.dumps({"shift": row.pop("shift")}), "profile": "study", "seed": 1, "trouble": ""}
+    for seed, kind in ((1, "runs"), (1, "images"), (2, "runs")):
+        merge_rows(tmp_path / f"adaptation_{kind}.csv", pd.DataFrame([{**row, "seed": seed}]), ("seed",))
+    runs, images = report.stored("study", tmp_path)
+    assert (len(runs), len(images)) == ((2, 1) if kept else (0, 0))
+
+
+def test_ious_of_classes_stand_by_shift_and_class():
+    scored = {"target_iou_ferrite": 0.8, "target_iou_laths": 0.6}
+    runs = pd.concat([runs_of({"FDA": 0.7, "no adaptation": 0.5}, shift, **scored) for shift in ("T3", "T2")])
+    runs.loc[runs["arm"] == "FDA", "target_iou_laths"] += SPREAD.tolist() * 2
+    found = report.class_ious(runs)
+    assert found["arm"].tolist() == ["no adaptation", "FDA"] * 4
+    assert found["shift"].tolist() == ["T2"] * 4 + ["T3"] * 4
+    assert found["class"].tolist()[:3] == ["ferrite"] * 2 + ["laths"]
+    row = found[(found["shift"] == "T2") & (found["class"] == "laths") & (found["arm"] == "FDA")].iloc[0]
+    low, high = stats.t.interval(0.95, 4, 0.6, stats.sem(SPREAD))
+    assert row[["n", "iou", "iou_low", "iou_high"]].tolist() == pytest.approx([5, 0.6, low, high])
+    assert report.class_ious(NO_RUNS).empty
 
 
 def test_scores_have_intervals_over_folds_and_seeds_of_a_fold_are_averaged():
@@ -127,7 +163,9 @@ def test_differences_are_paired_by_fold():
     found = row[["difference", "difference_low", "difference_high"]].tolist()
     assert found == pytest.approx([0.1, low, high]) and row["better"] and not row["worse"]
     assert row["p"] == pytest.approx(stats.ttest_1samp(0.1 + SPREAD, 0).pvalue)
-    assert differences(runs[runs["fold"] == 0], NO_IMAGES).empty
+    one = differences(runs[runs["fold"] == 0], NO_IMAGES).iloc[0]
+    assert one[["n", "difference", "better", "worse"]].tolist() == [1, pytest.approx(0.1), False, False]
+    assert math.isnan(one["difference_low"]) and math.isnan(one["p"])
     assert differences(runs[runs["arm"] == "FDA"], NO_IMAGES).empty
 
 
@@ -141,6 +179,8 @@ def test_of_real_shifts_specimens_are_resampled():
     one = images_of([[10] * 4, [5, 5, 10, 0]], "coating", groups=("a",) * 4)
     row = differences(runs.assign(shift="coating"), one).iloc[0]
     assert (row["units"], row["n_units"]) == ("micrographs of one specimen", 4)
+    row = differences(runs.assign(shift="316L to iron"), one.assign(shift="316L to iron")).iloc[0]
+    assert (row["units"], row["n_units"]) == ("", 0), "successive sections of one area"
 
 
 def test_micrographs_of_a_specimen_are_pooled():
@@ -226,12 +266,14 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
     def leave(key, shift, seed, miou=0.0):
         configuration = json.dumps({"shift": shift, "method": "FDA"})
         row = {"configuration": configuration, "profile": "study", "seed": seed, "fold": seed - 1}
+        row |= {"architecture": "lite0", "generated": False}
         write_json(tmp_path / "runs" / key / "done.json", {**row, "target_miou": miou or 0.5 + 0.1 * seed})
         curve = pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1 * seed]})
         write_table(curve, tmp_path / "runs" / key / "curve.csv")
 
     for key, shift, seed in (("one", "T2", 1), ("two", "T2", 2), ("three", "coating", 1), ("four", "coating", 2)):
         leave(key, shift, seed)
+    leave("not reported", "development", 1)
     for _ in range(2):  # again, nothing doubles
         collect("study", tmp_path, tmp_path)
     assert asked == [["one", "two"]], "the coating's folds take turns; what is bagged is not bagged again"
@@ -276,11 +318,11 @@ BAGS = pd.DataFrame({"shift": ["T1", "T2", "T3"], "arm": "AdaptSegNet", "network
 
 
 BAGGED = [0.859, 0.702, 0.75]
-BEST = [0.847, 0.673, 0.733]
+SINGLE = [0.847, 0.673, 0.733]
 
 
 def test_published_numbers_stand_beside_ours():
-    table = beside_published(paper(), BAGS.assign(target_miou=BAGGED, best_miou=BEST))
+    table = beside_published(paper(), BAGS.assign(target_miou=BAGGED, single_miou=SINGLE))
     table = table.set_index(["shift", "arm", "quantity"])
     assert len(table) == 3 * (2 * 3 + 4) + 1 and not table.index.has_duplicates
     row = table.loc["T2", "AdaptSegNet", "mIoU"]
@@ -292,12 +334,12 @@ def test_published_numbers_stand_beside_ours():
     assert row[["ours", "n"]].tolist() == pytest.approx([70.2, 5]) and math.isnan(row["low"])
     assert table.loc["T2", "AdaptSegNet", "gain of bagging"]["ours"] == pytest.approx(2.9)
     assert table.loc["T3", "AdaptSegNet", "source mIoU after adaptation"]["value"] == 75.8
-    bare = beside_published(paper().iloc[:0], BAGS.iloc[:0].assign(target_miou=[], best_miou=[]))
+    bare = beside_published(paper().iloc[:0], BAGS.iloc[:0].assign(target_miou=[], single_miou=[]))
     assert bare["ours"].isna().all() and (bare["n"] == 0).all() and len(bare) == len(table)
 
 
 def verdicts(runs, bags=None):
-    bags = BAGS.assign(target_miou=BAGGED, best_miou=BEST) if bags is None else bags
+    bags = BAGS.assign(target_miou=BAGGED, single_miou=SINGLE) if bags is None else bags
     return claims(runs, NO_IMAGES, bags, profile="study").set_index("claim")
 
 
@@ -324,12 +366,12 @@ def test_other_runs_do_not_reproduce_it():
 
 def test_one_fold_judges_nothing():
     runs = paper()
-    bare = verdicts(runs[runs["fold"] == 0], BAGS.iloc[:0].assign(target_miou=[], best_miou=[]))
+    bare = verdicts(runs[runs["fold"] == 0], BAGS.iloc[:0].assign(target_miou=[], single_miou=[]))
     assert set(bare["verdict"]) == {"not run here"} and bare["ours"].isna().all()
 
 
 def test_every_number_a_claim_answers_is_a_published_one():
-    table = claims(paper().iloc[:0], NO_IMAGES, BAGS.iloc[:0].assign(target_miou=[], best_miou=[]), profile="study")
+    table = claims(paper().iloc[:0], NO_IMAGES, BAGS.iloc[:0].assign(target_miou=[], single_miou=[]), profile="study")
     answered = [(row.where, name) for row in table.itertuples() if row.answers for name in row.answers.split("; ")]
     known = {(one.where, one.name) for one in cells() if one.paper == "Goetz 2022"}
     assert len(answered) == len(set(answered)) == 3 * 10 + 1 + 3 + 2 and set(answered) <= known

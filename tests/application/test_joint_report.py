@@ -8,8 +8,19 @@ import pytest
 from scipy import stats
 
 from micro_lib.application import joint_report
-from micro_lib.application.joint_report import arm_of, by_specimen, claims, gains, pair_quality, replaced, scores
-from micro_lib.core.runs import write_table
+from micro_lib.application.joint_report import (
+    arm_of,
+    by_specimen,
+    claims,
+    collect,
+    copying,
+    gains,
+    pair_quality,
+    replaced,
+    scores,
+)
+from micro_lib.core.runs import write_json, write_table
+from micro_lib.training import joint
 
 USED = {1: 1, 4: 4, 0: 9}
 SPREAD = [0.0, 0.01, -0.01, 0.02, -0.01, 0.0, 0.03, 0.0, -0.04, 0.01, 0.01, -0.02]
@@ -104,6 +115,8 @@ def test_gains_are_paired_by_seed_and_tested_over_generators():
     low, high = stats.t.interval(0.95, 3, each.mean(), stats.sem(each))
     assert (row["arm"], row["n"], row["generators"], row["over"]) == ("plain x4", 12, 4, "generators")
     assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0.03, low, high])
+    fewer = gains(runs[runs["seed"] <= 10], images).iloc[0]  # the last generator with one U-Net
+    assert (fewer["n"], fewer["difference"]) == (10, pytest.approx(0.03)), "generators count alike"
     assert row["p"] == pytest.approx(stats.ttest_1samp(each, 0).pvalue)
     assert row["difference_low"] < row["runs_low"] < 0.03 < row["runs_high"] < row["difference_high"]
     gained = [45 / 55 - 40 / 60] * 2 + [0.0, 1 - 40 / 60]
@@ -115,11 +128,16 @@ def test_one_generator_is_tested_over_its_unets():
     row = gains(runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, "uhcs", n=3), no_images()).iloc[0]
     assert (row["over"], row["generators"], row["specimens"]) == ("U-Nets", 1, 0) and not row["better"]
     assert row["difference_low"] == pytest.approx(row["runs_low"])
+    images = images_of({"real": [10] * 4, "plain x4": [1, 2, 1, 2]}, "uhcs").assign(seed=1)
+    row = gains(runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, "uhcs", n=3), images).iloc[0]
+    assert row["specimens_low"] > 0 and row["difference_low"] > 0 and not row["better"], "one generator proves nothing"
 
 
-def test_single_runs_give_no_gain():
+def test_single_runs_give_a_gain_without_an_interval():
     runs = runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, n=1)
-    assert gains(runs, no_images()).empty and replaced(runs, 1.0).empty
+    row = gains(runs, no_images()).iloc[0]
+    assert row["difference"] == pytest.approx(0.03) and np.isnan(row["difference_low"]) and not row["better"]
+    assert gains(runs[runs["arm"] == "real"], no_images()).empty and replaced(runs, 1.0).empty
 
 
 # Labels replaced
@@ -151,6 +169,32 @@ def test_a_generator_counts_once():
     assert pair_quality(runs[runs["arm"] == "real"]).empty
 
 
+def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
+    asked = []
+
+    def copies(configuration, seed, profile):
+        asked.append((configuration["k"], seed))
+        names = {"pack": "uhcs", "k": configuration["k"], "recipe": "plain", "generator": (seed - 1) // 3}
+        medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median", "generated_lowest"), 1.0)
+        return {**names, **medians, "closer": 0.1 * seed}
+
+    monkeypatch.setattr(joint, "copies", copies)
+    for i, (k, seed, recipe) in enumerate(
+        [(4, 1, "plain"), (4, 2, "plain"), (4, 4, "plain"), (1, 1, "plain"), (4, 1, "")]
+    ):
+        row = {"pack": "uhcs", "k": k, "recipe": recipe, "generator": (seed - 1) // 3, "seed": seed}
+        row |= {"configuration": json.dumps({"k": k}), "profile": "study", "device": "cpu"}
+        write_json(tmp_path / "runs" / str(i) / "done.json", row)
+    for _ in range(2):  # again, nothing doubles
+        collect("study", tmp_path, tmp_path)
+    assert sorted((k, (seed - 1) // 3) for k, seed in asked) == [(1, 0), (4, 0), (4, 1)]
+    table = copying("study", tmp_path).set_index("k")
+    assert table.index.tolist() == [1, 4] and table["generators"].tolist() == [1, 2]
+    assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
+    collect("quick", tmp_path, tmp_path / "none")
+    assert len(asked) == 3
+
+
 # Claims
 
 
@@ -158,7 +202,7 @@ def whole(gain, ratio=1.2, generated=False):
     values = {("real", k): 0.8 + 0.03 * i for i, k in enumerate((1, 4, 0))}
     values |= {("plain x4", k): value + gain for (_, k), value in list(values.items())}
     runs = runs_of(values, generated=generated)
-    runs["pairs_diameter_1"] = ratio + 0.01 * runs["generator"]
+    runs["pairs_chord_1"] = ratio + 0.01 * runs["generator"]
     wrong = [8, 8, 9, 9] if gain > 0 else [12, 12, 11, 13]
     images = pd.concat([images_of({"real": [10] * 4, "plain x4": wrong}, k=k) for k in (1, 4, 0)])
     return runs, images
@@ -172,6 +216,25 @@ def test_claims_are_judged_by_both_intervals():
     assert worse["verdict"].tolist() == ["does not hold here", "does not hold here", "not reproduced"]
     slightly = claims(*whole(0.02, ratio=1.05), hours=2.0, profile="study")
     assert slightly["verdict"].iloc[2] == "direction reproduced"
+
+
+def test_the_best_of_many_arms_has_to_be_better_than_chance_makes_it():
+    runs, images = whole(0.0)
+    lucky = runs["arm"].eq("plain x4") & runs["k"].eq(4)
+    runs.loc[lucky, "test_miou_pooled"] += 0.02 + np.repeat([0.0, 0.015, -0.015, 0.0], 3)
+    images = pd.concat([images_of({"real": [10] * 4, "plain x4": [8, 8, 9, 9]}, k=k) for k in (1, 4, 0)])
+    table = gains(runs, images).set_index("k")
+    assert table.loc[4, "better"] and 0.05 / 3 < table.loc[4, "p"] < 0.05
+    found = claims(runs, images, hours=2.0, profile="study").iloc[0]
+    assert found["verdict"] == "does not hold here" and "0 better, their p corrected for 3 arms" in found["why"]
+
+
+def test_an_arm_that_helps_is_found_behind_one_that_varies():
+    runs, images = whole(0.02)
+    wild = runs["arm"].eq("plain x4") & runs["k"].eq(1)
+    runs.loc[wild, "test_miou_pooled"] += np.repeat([0.3, -0.2, 0.2, -0.2], 3)
+    found = claims(runs, images, hours=2.0, profile="study").iloc[0]
+    assert found["verdict"] == "holds here" and found["ours"] == pytest.approx(0.02)
 
 
 def test_nothing_is_judged_without_real_micrographs_or_generators():

@@ -96,7 +96,9 @@ def test_effects_are_paired_and_averaged_over_the_other_factor():
 
 def test_the_grid_leaves_other_tasks_out():
     names = set(grid(runs(1))["arm"])
-    assert len(names) == 12 and not any("parameters" in name for name in names)
+    assert len(names) == 12 and not any("parameters" in name or "epochs" in name for name in names)
+    others = runs(1).assign(arm=lambda rows: rows["arm"] + ", vgg16")
+    assert grid(others).empty, "another network is another experiment"
 
 
 def test_longer_training_is_compared_within_runs():
@@ -122,7 +124,8 @@ def test_every_cell_of_a_source_network_has_an_arm_and_only_they_have():
     assert found == wanted and len(answered) == len(found) == 10 + 36 + 36
     assert (answered["n"] == 0).all() and answered["ours"].isna().all()
     for row in answered[answered["item"].str.contains("VGG16")].to_dict("records"):
-        pretraining, augmentation = row["arm"].split(", ")
+        pretraining, augmentation, *epochs = row["arm"].split(", ")
+        assert epochs == ["200 epochs"] * (row["where"] == "Table 6")
         assert row["item"].endswith(f"{source_report.PUBLISHED_NAMES[pretraining]}, {augmentation}")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.two_levels import Tiny, micrographs, same
+from torchvision import tv_tensors
 
 from micro_lib.analysis.metrics import stacked
 from micro_lib.core.profiles import settings
@@ -13,6 +14,7 @@ from micro_lib.core.runs import read_table
 from micro_lib.data.framing import Framing
 from micro_lib.data.packs import Record
 from micro_lib.data.shifts import SHIFTS, Shift
+from micro_lib.data.tiles import MODES, Labelled
 from micro_lib.models import carded
 from micro_lib.models.carded import CardError
 from micro_lib.training import adaptation
@@ -28,8 +30,10 @@ from micro_lib.training.adaptation import (
     load,
     pooled_miou,
     predict,
+    quarters,
     run,
 )
+from micro_lib.training.adaptation_loop import Draws, Recipe
 from micro_lib.training.adaptation_methods import METHODS
 
 PLAN = {"tile": (32, 4), "source_steps": 6, "steps": 6, "batch": 2, "points": 2, "watched": 1, "learning_rate": 1e-2}
@@ -185,7 +189,7 @@ def test_the_published_grid_cuts_tiles(monkeypatch):
     setting.plan["tiling"] = "grid"
     material = setting.material()
     assert len(material.source) == len(material.target) == 3 * 4  # 64 px in tiles of 32
-    assert material.source[0].image.shape == (40, 40)
+    assert material.source[0].image.shape == (80, 80)  # 40, and as much again to look beyond
     assert (material.source[0].histogram == np.bincount(made_up().source[0].image.ravel(), minlength=256)).all()
 
 
@@ -229,8 +233,10 @@ def test_aligned_runs_say_what_they_used(tmp_path):
     setting = Setting(complete({"method": "AdaptSegNet", "alignment": "true"}), 1, "smoke")
     wanted = fractions([r.mask for r in made_up().source], 2)
     before = fractions([r.mask for r in made_up().target], 2)
-    inside = [tile.mask[4:-4, 4:-4] for tile in setting.material().target]
-    assert abs(fractions(inside, 2) - wanted).sum() <= abs(before - wanted).sum()
+    kept = [record.mask[inside] for record in made_up().target for inside, _ in quarters(record.mask.shape, 0)]
+    kept = [kept[i] for i in alike(np.array([fractions([part], 2) for part in kept]), wanted)]
+    assert [len(kept)] * 2 == [truth["n_target"], len(setting.material().target)]
+    assert abs(fractions(kept, 2) - wanted).sum() <= abs(before - wanted).sum()
 
 
 # Prediction
@@ -259,8 +265,44 @@ def test_predictions_at_another_scale_have_the_size_of_the_image():
 def test_fractions_and_tiles_by_hand():
     masks = [np.array([[0, 1], [1, 1]]), np.array([[2, 2]])]
     np.testing.assert_allclose(fractions(masks, 4), [1 / 6, 3 / 6, 2 / 6, 0])
-    tiles = cut(micrographs(1)[0], Framing(1.0, 32, 0))
+    tiles = cut(micrographs(1)[0], Framing(1.0, 32, 0), "none")
     assert len(tiles) == 4 and sum(int(tile.mask.sum()) for tile in tiles) == int(micrographs(1)[0].mask.sum())
+
+
+def test_tiles_have_more_around_them_where_the_augmentation_looks_beyond():
+    framing, sample = Framing(1.0, 24, 4), micrographs(1, px=96)[0]
+    plain, wide = (cut(sample, framing, mode) for mode in ("basic", "extended"))
+    assert len(plain) == len(wide) == 16 and wide[5].mask.shape == (64, 64)
+    np.testing.assert_array_equal(wide[5].image[16:-16, 16:-16], plain[5].image)
+
+
+@pytest.mark.parametrize("tiling", ["windows", "tiles"])
+def test_extended_tiles_are_as_often_smaller_as_larger(tiling):
+    side, px = 48, 192
+    ramp = np.broadcast_to(np.arange(px, dtype=np.uint8), (px, px)).copy()  # one level a pixel
+    samples = [Labelled(ramp, np.zeros_like(ramp))]
+    framing = Framing(1.0, side - 8, 4)
+    samples = cut(samples[0], framing, "extended")[12:13] if tiling == "tiles" else samples
+    draws = Draws(samples, [], [], Recipe("none", 2, 40, 1, framing, 1e-3, 1, augmentation="extended"))
+    regions = [draws.pools[0].micrographs[n] for n in range(40)]
+    if tiling == "tiles":
+        assert all(region.mask.shape == (2 * side, 2 * side) for region in regions)
+    geometry, steps = MODES["extended"][0](side), []
+    torch.manual_seed(0)
+    for region in regions:
+        shown = geometry(tv_tensors.Image(torch.from_numpy(region.image)[None].float()))[0]
+        down, across = torch.gradient(shown[8:-8, 8:-8])
+        steps.append(float(torch.hypot(down, across).median()))
+    assert 0.85 < np.median(steps) < 1.1  # a step of a level a pixel: not enlarged
+
+
+def test_quarters_cover_an_image_once():
+    seen = np.zeros((7, 10), int)
+    for inside, around in quarters(seen.shape, 2):
+        seen[inside] += 1
+        assert [s.stop - s.start for s in around] >= [s.stop - s.start for s in inside]
+        assert all(a.start == max(0, i.start - 2) for a, i in zip(around, inside, strict=True))
+    assert (seen == 1).all()
 
 
 def test_real_networks_are_built():
