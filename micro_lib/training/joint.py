@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis.metrics import confusion, mean_iou, present_class_miou, summary
+from micro_lib.analysis.phases import cut
 from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import Stage, resolve, settings
 from micro_lib.core.progress import progress
@@ -65,7 +66,7 @@ class RecipeOf(NamedTuple):
 
 RECIPES = {
     "plain": RecipeOf(),
-    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.75, prior_steps=1.0, prior_batch=0.25, texture=True),
+    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_steps=1.0, prior_batch=0.25, texture=True),
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }
@@ -122,8 +123,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         Flat: the configuration in full; fold, generator, unet, test_specimens; n_micrographs, n_pairs (trained on),
         sampled_share (of the tiles); steps, train_seconds, ms_per_step, training_loss; vq_seconds, prior_seconds,
         sample_seconds, and what `judged` tells of the pairs (missing without pairs); for ``test`` and ``other`` the
-        values of `metrics.summary` as <part>_<score>, classes by id; generated (micrographs are stand-ins),
-        trained_at (commit), device.
+        values of `metrics.summary` as <part>_<score>, classes by id, and both mean IoUs per window; generated
+        (micrographs are stand-ins), trained_at (commit), device.
 
     Raises
     ------
@@ -143,7 +144,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     else:
         segmenter, trained = real_segmenter(setting)
         costs = {"n_pairs": 0}
-    images = score(segmenter, setting.roles, source)
+    images = score(segmenter, setting.roles, source, setting.plan["px"])
     write_table(images, folder / "images.csv")
     used = {"trained_at": commit()[0], "device": setting.device, "generated": source.is_generated}
     return {**configuration, **setting.described(), **trained, **costs, **means(images, source), **used}
@@ -467,7 +468,7 @@ def _segmenter(setting: Setting, network: torch.nn.Module) -> Segmenter:
 # Scores
 
 
-def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
+def score(segmenter: Segmenter, parts: Roles, source: Pack, window_px: int) -> pd.DataFrame:
     """Score a segmenter on the micrographs it has not seen.
 
     Parameters
@@ -478,22 +479,34 @@ def score(segmenter: Segmenter, parts: Roles, source: Pack) -> pd.DataFrame:
         Whose test and other micrographs are scored.
     source : Pack
         They are from.
+    window_px : int
+        Side of the windows that are scored one by one as well: some classes are absent in many of them.
 
     Returns
     -------
     pandas.DataFrame
-        One row a micrograph: split ("test" or "other"), name, group, generated, miou, present_class_miou, and the
-        pixels of true class i called j as n_<i>_<j>.
+        One row a micrograph: split ("test" or "other"), name, group, generated, miou, present_class_miou, windows
+        (their number), miou_windows, present_class_miou_windows (means over them), and the pixels of true class i
+        called j as n_<i>_<j>.
     """
     n = len(source.class_map.classes)
     rows = []
     shown = [(split, record) for split in ("test", "other") for record in getattr(parts, split)]
     for split, record in progress(shown, desc="scoring", unit="image"):
-        matrix = confusion(record.mask, segmenter.segment(record.image), n)
+        found = segmenter.segment(record.image)
+        matrix = confusion(record.mask, found, n)
         names = {"split": split, "name": record.name, "group": record.group, "generated": source.is_generated}
         scores = {"miou": float(mean_iou(matrix)), "present_class_miou": float(present_class_miou(matrix))}
+        scores |= _by_window(record.mask, found, n, window_px)
         rows.append({**names, **scores, **{f"n_{i}_{j}": int(matrix[i, j]) for i in range(n) for j in range(n)}})
     return pd.DataFrame(rows)
+
+
+def _by_window(mask: np.ndarray, found: np.ndarray, n_classes: int, px: int) -> dict:
+    pairs = cut([Labelled(found, mask)], px)
+    cms = np.array([confusion(pair.mask, pair.image, n_classes) for pair in pairs])
+    scores = {"miou": mean_iou(cms), "present_class_miou": present_class_miou(cms)}
+    return {"windows": len(cms)} | {f"{name}_windows": float(np.mean(values)) for name, values in scores.items()}
 
 
 def matrices(images: pd.DataFrame) -> np.ndarray:
@@ -509,6 +522,8 @@ def means(images: pd.DataFrame, source: Pack) -> dict:
     row = {}
     for split, part in images.groupby("split", sort=False):
         row |= {f"{split}_{name}": value for name, value in summary(matrices(part), ids).items()}
+        for name in ("miou", "present_class_miou"):
+            row[f"{split}_{name}_per_window"] = float(np.average(part[f"{name}_windows"], weights=part["windows"]))
     return row
 
 
