@@ -411,7 +411,8 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
         Flat: pack, k, recipe, fold, generator, test_specimens, n_micrographs, generated (stand-ins), the values of
         `likeness.copying`, and trained_at (commit of the generator).
     """
-    setting = prepared(configuration, seed, profile)
+    full = complete(configuration)
+    setting = prepared({**full, "ratio": max(*RATIOS, full["ratio"])}, seed, profile)  # all pairs of the generator
     network, drawn = generator(setting)[0], sampled(setting).pairs
     unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
     found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))

@@ -32,7 +32,7 @@ from micro_lib.training.shared import run_folder
 PACKS = {name: pack(name, "generated") for name in joint.PACKS}
 REAL_UHCS = ("sample14", "sample16", "sample23", "sample25", "sample29", "sample33", "sample4", "sample40", "sample47")
 REAL_EBC = ("010417#4", "032919#10", "032919#6", "040617#2", "040617#3", "050317#3", "070516#1", "S879")
-PLAN = {**settings("joint", "smoke"), "px": 64, "n_judged": 6, "n_copies": 1}
+PLAN = {**settings("joint", "smoke"), "px": 64, "n_judged": 6, "n_copies": 2}
 
 
 def groups_of(part):
@@ -251,6 +251,17 @@ def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
     monkeypatch.setattr(joint, "_judged", lambda *_: {})
     setting = Setting(complete("plain 4 x0.5"), PLAN, 1, PACKS["nasa_superalloy"])
     assert joint.sampled(setting).facts["sample_seconds"] == 2
+
+
+def test_copies_are_looked_for_among_all_pairs_of_a_generator(ran, monkeypatch):
+    monkeypatch.setenv("MICRO_OUT", str(ran.folder / "build"))
+    monkeypatch.setattr(joint, "settings", lambda *_: PLAN)
+    few, many = (joint.copies(joint.CONFIGURATIONS[f"plain 4 x{n}"] | {"data": "generated"}, 1) for n in ("0.5", "4"))
+    assert few == many, "the ratio decides how many pairs a U-Net sees"
+    found = few
+    assert (found["n_generated"], found["n_unseen"], found["n_seen"]) == (2, 2, 2)
+    assert 0 <= found["closer"] <= 1 and found["seen_median"] < np.sqrt(2) and found["generated"]
+    assert len(found["trained_at"]) >= 7 and found["test_specimens"] == ran.rows["plain 4 x4"]["test_specimens"]
 
 
 def test_filtering_keeps_what_the_segmenter_agrees_with(ran):
