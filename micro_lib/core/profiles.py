@@ -142,12 +142,12 @@ _TABLE = {
     # measured at each of the curve's `points`. Generated micrographs: at most `n_images` whole ones a part, of
     # `field_um` down and across.
     # "study" was looked at on the development preparation alone (fold 0, one seed; mean IoU on the target). 400 steps
-    # with the light augmentation: no adaptation 0.647, AdaptSegNet 0.774, masked consistency 0.850, self-training 0.867,
-    # oracle 0.940. What decides is whose statistics the network normalises by: those of both domains, gathered behind a
-    # training without adaptation, give 0.766, those of the target alone 0.833. So mean teachers take the latter; rates,
-    # weights and thresholds stayed as they were. As in "study", 1,000 steps with the extended augmentation: no
-    # adaptation 0.813, AdaptSegNet 0.864, AdaBN 0.872, ADVENT 0.877, FDA 0.881, masked consistency 0.904, combination
-    # 0.908, self-training 0.911, oracle 0.951. So self-training is the newer method of the study.
+    # with the light augmentation: no adaptation 0.647, AdaptSegNet 0.774, masked consistency 0.850, self-training
+    # 0.867, oracle 0.940. What decides is whose statistics the network normalises by: those of both domains, gathered
+    # behind a training without adaptation, give 0.766, those of the target alone 0.833. So mean teachers take the
+    # latter; rates, weights and thresholds stayed as they were. As in "study", 1,000 steps with the extended
+    # augmentation: no adaptation 0.813, AdaptSegNet 0.864, AdaBN 0.872, ADVENT 0.877, FDA 0.881, masked consistency
+    # 0.904, combination 0.908, self-training 0.911, oracle 0.951. So self-training is the newer method of the study.
     "adaptation": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(5), _seeds(5)),
         "n_images": _By(2, 8, 60, 60),
