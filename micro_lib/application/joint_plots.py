@@ -135,5 +135,6 @@ def label_budget(ax: Axes, curve: pd.DataFrame) -> None:
     ax.set_xlim(ticks[0] / 1.4, ticks[-1] * 1.4)
     ax.set_xticks(ticks, [str(n) for n in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="labelled micrographs", ylabel="mean IoU, unseen spots")
+    n = " or ".join(str(count) for count in sorted(set(curve["generators"])))
+    ax.set(xlabel="labelled micrographs", ylabel=f"mean IoU, unseen spots\n(95 % over n = {n} generators)")
     ax.legend()
