@@ -67,10 +67,10 @@ def test_distributions_are_those_of_the_masks():
 
 def test_the_label_budget_is_drawn_over_micrographs():
     curve = pd.DataFrame({"arm": ["plain x4"] * 2 + ["real"] * 2, "micrographs": [1, 4] * 2})
-    curve = curve.assign(miou_pooled=[0.80, 0.90, 0.78, 0.88], miou_pooled_low=0.7, miou_pooled_high=0.95)
+    curve = curve.assign(miou_pooled=[0.80, 0.90, 0.78, 0.88], miou_pooled_low=0.7, miou_pooled_high=0.95, generators=4)
     _, ax = plt.subplots()
     joint_plots.label_budget(ax, curve)
     handles, names = ax.get_legend_handles_labels()
     assert names == ["with pairs, plain x4", "real alone"]
     assert handles[1].lines[0].get_ydata().tolist() == [0.78, 0.88]
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "4"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "4"] and "n = 4 generators" in ax.get_ylabel()
