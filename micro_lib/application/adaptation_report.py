@@ -194,8 +194,7 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame, against: str = NONE) -
         shift, arm, n (folds), difference with difference_low and difference_high (95 %, t over folds, missing for one)
         and p; units, what was resampled for units_low and units_high (95 %, bootstrap): specimens, of real shifts;
         where the target is one specimen alone its micrographs, which says less, and nothing where it is one area;
-        n_units;
-        better and worse: there are intervals, and all lie above or below 0.
+        n_units; better and worse: there are intervals, and all lie above or below 0.
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):

@@ -398,7 +398,7 @@ def _judged(setting: Setting, pairs: Sequence[Labelled]) -> dict:
 def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     """Tell whether the pairs of a run are copies of the micrographs that its generator has learned from.
 
-    Their yardstick are the micrographs of the tested specimens, which nothing of the run was trained or chosen on.
+    Their yardstick are the micrographs of the tested specimens, which nothing of the run was trained on.
 
     Parameters
     ----------
