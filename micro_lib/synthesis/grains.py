@@ -163,7 +163,7 @@ def _groove_width(geometry: Geometry, p: Mapping, rng: np.random.Generator) -> n
     if p["groove_spread"]:
         width *= np.exp(p["groove_spread"] * smooth_field(shape, scale, rng).clip(-2, 2))
     if p["junction_widening"]:
-        near = np.clip(1 - geometry.junction_px / (0.35 * p["grain_diameter_px"]), 0, 1)
+        near = np.clip(1 - geometry.junction_px() / (0.35 * p["grain_diameter_px"]), 0, 1)
         width *= 1 + p["junction_widening"] * near
     if p["groove_gap"]:
         open_ = smooth_field(shape, 0.8 * scale, rng)

@@ -40,11 +40,11 @@ def measure(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.nda
 def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
     """Surface under uneven light: a linear gradient, vignetting (darker corners), charging (bright clouds)."""
     h, w = surface.shape
-    y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
-    angle = rng.uniform(0, 2 * np.pi)
-    slope = math.cos(angle) * x + math.sin(angle) * y
-    field = 1 + p["gradient"] * 0.5 * slope - p["vignetting"] * 0.5 * (x**2 + y**2)
-    light = surface * field
+    light, angle = surface, rng.uniform(0, 2 * np.pi)
+    if p["gradient"] or p["vignetting"]:
+        y, x = np.linspace(-1, 1, h, dtype=np.float32)[:, None], np.linspace(-1, 1, w, dtype=np.float32)[None]
+        slope = math.cos(angle) * x + math.sin(angle) * y
+        light = surface * (1 + p["gradient"] * 0.5 * slope - p["vignetting"] * 0.5 * (x**2 + y**2))
     if p["charging"]:
         light = light + p["charging"] * np.maximum(smooth_field((h, w), 0.35 * min(h, w), rng) - 0.5, 0)
     return light

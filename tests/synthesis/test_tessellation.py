@@ -161,7 +161,7 @@ def test_lines_are_drawn_where_the_curves_are():
 @pytest.mark.parametrize("bend", [0.0, 0.25])
 def test_every_pixel_belongs_to_a_grain_counted_from_one(shape, bend):
     geometry = grains(shape=shape, bend=bend)
-    assert geometry.labels.shape == geometry.edge_px.shape == geometry.junction_px.shape == shape
+    assert geometry.labels.shape == geometry.edge_px.shape == geometry.junction_px().shape == shape
     assert geometry.labels.dtype == np.int32
     found = np.unique(geometry.labels)
     np.testing.assert_array_equal(found, np.arange(1, found.max() + 1))
@@ -216,11 +216,11 @@ def test_distance_to_the_boundary_is_exact():
 
 def test_distance_to_triple_points():
     geometry = grains()
-    points = np.argwhere(geometry.junction_px == 0)
+    points = np.argwhere(geometry.junction_px() == 0)
     inner = points[((points >= 3) & (points < 125)).all(1)]
     meeting = [len(np.unique(geometry.labels[r - 2 : r + 3, c - 2 : c + 3])) for r, c in inner]
     assert len(inner) > 20 and np.mean(np.array(meeting) >= 3) > 0.95
-    assert geometry.junction_px.max() > 6
+    assert geometry.junction_px().max() > 6
 
 
 # What was asked for is measured back
