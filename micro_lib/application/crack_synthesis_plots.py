@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 
 from micro_lib.application import plots
 from micro_lib.synthesis.crack_statistics import QUANTITIES, TILE_PARAMETERS, Measured, distances, quantity
-from micro_lib.synthesis.scenario import Empirical, Kernel, Space
+from micro_lib.synthesis.distributions import Empirical, Kernel
+from micro_lib.synthesis.scenario import Space
 
 
 def polylines(ax: Axes, image: np.ndarray, segments: pd.DataFrame, *, title: str = "") -> None:

@@ -21,8 +21,9 @@ from micro_lib.data.formats import SUFFIXES
 from micro_lib.data.packs import DataUnavailable
 from micro_lib.data.tiles import to_uint8
 from micro_lib.synthesis import grains, precipitates
+from micro_lib.synthesis.distributions import Choice, Constant
 from micro_lib.synthesis.presets import preset
-from micro_lib.synthesis.scenario import Choice, Constant, Micrograph, Space
+from micro_lib.synthesis.scenario import Micrograph, Space
 
 FOLDER = "nffa_sem"  # below $MICRO_DATA
 HELD_OUT = 0.2  # share of the pictures that training does not see: 3,750 of 18,750

@@ -13,9 +13,9 @@ from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import Record
 from micro_lib.synthesis import cracks, grains, precipitates, presets
 from micro_lib.synthesis.crack_drawing import add_cracks
+from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.precipitates import draw_disc, scatter_discs
-from micro_lib.synthesis.scenario import Constant
 from micro_lib.synthesis.tessellation import tessellate
 
 _N_MICROGRAPHS = 6  # of a generated split: enough to run every step, quick to render

@@ -33,8 +33,9 @@ from micro_lib.synthesis.bainite_drawing import (
     leave_standing,
     scatter_islands,
 )
+from micro_lib.synthesis.distributions import Integers, between
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import Integers, Micrograph, Space, between, plain_row
+from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 
 LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
 PARTS = ("train", "test")

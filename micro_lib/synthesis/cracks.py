@@ -22,8 +22,9 @@ from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.synthesis import imaging
 from micro_lib.synthesis.crack_drawing import add_cracks, add_distractors
 from micro_lib.synthesis.crack_statistics import CALIBRATED, TILE_PARAMETERS, Measured, fit, measure_all, per_tile
+from micro_lib.synthesis.distributions import Choice, Constant, Integers, Kernel, between
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import Choice, Constant, Integers, Kernel, Micrograph, Space, between, plain_row
+from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 from micro_lib.synthesis.texture import MAX_PATCHES, PATCH_PX, dictionary, texture_pool
 
 GENERATORS = ("paper", "covering")

@@ -13,10 +13,11 @@ from scipy import ndimage
 
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis import imaging
+from micro_lib.synthesis.distributions import Choice, Conditional, Integers, between
 from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.grains import add_artefacts
 from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
-from micro_lib.synthesis.scenario import Choice, Conditional, Integers, Micrograph, Space, between, plain_row
+from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 from micro_lib.synthesis.tessellation import tessellate
 
 MATRIX, SECONDARY, TERTIARY = range(3)

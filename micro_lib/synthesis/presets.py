@@ -8,7 +8,8 @@ material.
 
 from scipy.stats import loguniform
 
-from micro_lib.synthesis.scenario import Choice, Conditional, Integers, Space, between, drawn
+from micro_lib.synthesis.distributions import Choice, Conditional, Integers, between, drawn
+from micro_lib.synthesis.scenario import Space
 
 # name: (unit, value that switches the feature off, meaning)
 PARAMETERS = {

@@ -22,9 +22,10 @@ from micro_lib.models import unet
 from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.models.threshold import REFERENCE, Threshold, tune
+from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
-from micro_lib.synthesis.scenario import Constant, Space
+from micro_lib.synthesis.scenario import Space
 from micro_lib.training.shared import configured, run_folder
 from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 

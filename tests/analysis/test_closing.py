@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from micro_lib.analysis.closing import close_boundaries
 from micro_lib.analysis.grain_size import grains_from_boundaries
+from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import preset
-from micro_lib.synthesis.scenario import Constant
 
 
 def lines(**drawn):

@@ -7,7 +7,7 @@ import pytest
 from micro_lib.application import crack_synthesis_plots as figures
 from micro_lib.data.packs import pack
 from micro_lib.synthesis.crack_statistics import TILE_PARAMETERS, distances, fit, measure, measure_all, per_tile
-from micro_lib.synthesis.scenario import Kernel
+from micro_lib.synthesis.distributions import Kernel
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ from PIL import Image
 from micro_lib.application.explorer import Explorer
 from micro_lib.data.packs import pack
 from micro_lib.synthesis import cracks
+from micro_lib.synthesis.distributions import Choice, Constant
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PRESETS, preset
-from micro_lib.synthesis.scenario import Choice, Constant
 
 
 def shown(explorer, i=0):

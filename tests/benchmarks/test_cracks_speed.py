@@ -8,7 +8,7 @@ from skimage.draw import disk
 
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis.cracks import GENERATORS, invented, render, scenario
-from micro_lib.synthesis.scenario import Constant
+from micro_lib.synthesis.distributions import Constant
 
 RATE, TIMES, TILES = 200, 8, 100  # tiles per second and core, times the naive way, tiles timed
 

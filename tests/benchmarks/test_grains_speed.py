@@ -11,9 +11,9 @@ from scipy.spatial import Voronoi, cKDTree
 
 from micro_lib.application.explorer import Explorer
 from micro_lib.core.seeds import stream
+from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PRESETS, preset
-from micro_lib.synthesis.scenario import Constant
 
 SIZE = 512
 DIAMETER_PX = np.sqrt(SIZE**2 / 200 * 4 / np.pi)  # 200 grains in the image

@@ -23,7 +23,7 @@ from micro_lib.synthesis.crack_statistics import (
     measure_all,
     per_tile,
 )
-from micro_lib.synthesis.scenario import Constant, Integers, Kernel
+from micro_lib.synthesis.distributions import Constant, Integers, Kernel
 
 
 class Tile(NamedTuple):

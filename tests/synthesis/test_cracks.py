@@ -20,7 +20,7 @@ from micro_lib.data.packs import pack
 from micro_lib.synthesis import cracks
 from micro_lib.synthesis.crack_statistics import TILE_PARAMETERS, distances, fit, measure_all
 from micro_lib.synthesis.cracks import PARAMETERS, render
-from micro_lib.synthesis.scenario import Constant, Integers
+from micro_lib.synthesis.distributions import Constant, Integers
 
 TEXTURES = stream(1, "test textures").integers(90, 130, (3, 128, 128)).astype(np.uint8)
 FLAT = np.full((1, 128, 128), 150, np.uint8)
