@@ -16,12 +16,13 @@ from micro_lib.analysis.stats import (
     cluster_bootstrap,
 )
 from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
-from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
+from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, paired_fields, stored_sweep
 from micro_lib.core.seeds import stream
 from micro_lib.training import cracks
 from micro_lib.training.cracks import LOOKED_AT
 
-LEVEL = 0.99  # of the intervals of the paper
+LEVEL = 0.99  # of the intervals of the paper, and of ours over runs
+RUNS, SPECIMENS = "runs", "specimens"
 PUBLISHED_RUNS = 200
 # The printed intervals are Agresti-Coull ones of a proportion of this many trials, the square of the runs: neither the
 # number of runs nor that of tiles they were tested on, and no interval of a mean over runs.
@@ -84,7 +85,7 @@ def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str]
     -------
     pandas.DataFrame
         arm, n (runs), steps (median over runs), error (mean) with its 99 % t interval over runs (error_low, error_high;
-        missing for a single run), sd, trials_low and trials_high (what the paper's way of making intervals gives:
+        missing for a single run; confidence, over), sd, trials_low and trials_high (what the paper's way of making intervals gives:
         Agresti-Coull with `PUBLISHED_TRIALS`, no interval of a mean over runs), published.
     """
     rows = []
@@ -101,7 +102,7 @@ def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str]
 
 
 def _over_runs(values: pd.Series) -> dict:
-    return mean_fields(values, "error", LEVEL) | {"sd": values.std()}
+    return mean_fields(values, "error", RUNS, LEVEL) | {"sd": values.std()}
 
 
 def table_1_cell(arm: str, measure: str) -> Cell:
@@ -152,8 +153,10 @@ def compare(
     Returns
     -------
     pandas.DataFrame
-        arm, against, n (pairs), difference (arm minus other, below 0 is a gain) with its 99 % t interval, p, effect_dz,
-        saved (share of the other's error, 0.25 for 25 % fewer errors) with its 99 % bootstrap interval over seeds.
+        arm, against, n (pairs), difference (arm minus other, below 0 is a gain) with its 99 % t interval (confidence,
+        over: runs), p, effect_dz, saved (share of the other's error, 0.25 for 25 % fewer errors) with its 99 %
+        bootstrap interval over the same. Runs that test on the same specimens are no independent ones: see
+        `compare_specimens`.
     """
     rows = []
     for arm, other in pairs:
@@ -162,19 +165,20 @@ def compare(
         if len(seeds) < 2:
             continue
         a, b = a[seeds].to_numpy(float), b[seeds].to_numpy(float)
-        rows.append({"arm": arm, "against": other, **paired_fields(a, b, LEVEL), **_saved(a, b)})
-    columns = ["arm", "against", "n", "difference", "difference_low", "difference_high", "p", "effect_dz"]
-    return pd.DataFrame(rows, columns=[*columns, "saved", "saved_low", "saved_high"])
+        row = {"arm": arm, "against": other, **paired_fields(a, b, RUNS, LEVEL)}
+        rows.append(row | _saved(a, b, "saved", LEVEL))
+    columns = ["arm", "against", "n", "difference", "difference_low", "difference_high", "confidence", "over", "p"]
+    return pd.DataFrame(rows, columns=[*columns, "effect_dz", "saved", "saved_low", "saved_high"])
 
 
-def _saved(a: np.ndarray, b: np.ndarray) -> dict:
+def _saved(a: np.ndarray, b: np.ndarray, rng: str, level: float) -> dict:
     """Share of the errors of `b` that `a` saves, pairs drawn together."""
 
     def share(picked, axis=-1):
         picked = np.asarray(picked).astype(int)
         return 1 - a[picked].mean(axis) / np.maximum(b[picked].mean(axis), 1e-12)
 
-    found = bootstrap_interval(np.arange(len(a)), share, rng=stream(0, "bootstrap", "saved"), level=LEVEL)
+    found = bootstrap_interval(np.arange(len(a)), share, rng=stream(0, "bootstrap", rng), level=level)
     return {"saved": found.estimate, "saved_low": found.low, "saved_high": found.high}
 
 

@@ -7,13 +7,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from micro_lib.application.tables import MEASURED, OF_STATEMENTS, largest_profile
+from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, largest_profile
 from micro_lib.core.runs import read_table, repository_root
 
 SEPARATOR = "; "  # between the names in a claim's column answers
-NO_ANSWER = {"verdict": "not run here", "why": "there is no stored run of these arms"}
-NO_PROTOCOL = {"verdict": "cannot be tested with open data", "why": "its full text could not be had"}
+NO_ANSWER = {"verdict": NOT_RUN, "why": "there is no stored run of these arms"}
+NO_PROTOCOL = {"verdict": NOT_TESTABLE, "why": "its full text could not be had"}
 NOT_HAD = ("Volman Stern 2024",)
+# Half-width of our interval, of the published level, up to which finding that level inside says anything: the largest
+# effect of the papers' Table 1 is a quarter (0.205 against 0.273), and a wider interval would hold both arms of it.
+MAX_HALF_WIDTH = 0.25
 
 
 class Cell(NamedTuple):
@@ -85,40 +88,72 @@ def answering(*answered: Cell) -> dict[str, str]:
 
 
 def ours_of(row: Mapping, name: str, factor: float = 1, n: str = "n") -> dict:
-    """Return our number as fields of a claim: name, <name>_low and <name>_high of a row, times a factor, and its n."""
-    ends = {"ours": name, "low": f"{name}_low", "high": f"{name}_high"}
-    return {field: factor * float(row[column]) for field, column in ends.items()} | {"n": int(row[n])}
+    """Return our number as fields of a claim, from a row of a report.
+
+    Parameters
+    ----------
+    row : mapping
+        With name, <name>_low, <name>_high, confidence and over, see `micro_lib.application.tables.mean_fields`.
+    name : str
+        Of the number.
+    factor : float
+        To multiply number and interval with, e.g. 100 for percent or -1 for the other direction.
+    n : str
+        Name of the column that counts what the interval is over.
+    """
+    low, high = sorted(factor * float(row[f"{name}_{end}"]) for end in ("low", "high"))
+    ours = {"ours": factor * float(row[name]), "low": low, "high": high, "level": row["confidence"]}
+    return {**ours, "n": int(row[n]), "over": row["over"]}
 
 
 def judged_level(ours: Mapping, theirs: float, why: str) -> dict:
-    """Return the fields of a claim on a published level: reproduced if it lies in our interval, `ours_of` a row."""
-    close = ours["low"] <= theirs <= ours["high"]
-    return {**ours, "verdict": "reproduced" if close else "not reproduced", "why": why}
-
-
-def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None) -> dict:
-    """Return the fields of a claim on a published gain: as `judged_level`, or its direction, but neither if not won.
+    """Return the fields of a claim on a published level: reproduced if a narrow interval of ours holds it.
 
     Parameters
     ----------
     ours : mapping
         As from `ours_of`.
     theirs : float
-        The published gain.
+        The published number.
+    why : str
+        Goes with it.
+    """
+    inside = ours["low"] <= theirs <= ours["high"]
+    narrow = (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
+    if inside and not narrow:
+        why = f"our interval is too wide to tell; {why}"
+    return {**ours, "kind": "level", "verdict": "reproduced" if inside and narrow else "not reproduced", "why": why}
+
+
+def untestable_level(ours: Mapping, why: str) -> dict:
+    """Return the fields of a claim on a level that depends on closed data: our number, if any, beside, no judgement."""
+    return {**ours, "kind": "level", "verdict": NOT_TESTABLE, "why": why}
+
+
+def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None) -> dict:
+    """Return the fields of a claim on a published effect: reproduced, its direction alone, or neither if not won.
+
+    Parameters
+    ----------
+    ours : mapping
+        As from `ours_of`.
+    theirs : float
+        The published effect.
     why : str
         Goes with it.
     won : bool, optional
-        Whether there is a gain; none: our interval lies above zero.
+        Whether there is an effect; none: our interval lies on its side of zero.
     """
-    found = judged_level(ours, theirs, why)
-    if not (ours["low"] > 0 if won is None else won):
-        return found | {"verdict": "not reproduced"}
-    return found if found["verdict"] == "reproduced" else found | {"verdict": "direction reproduced"}
+    if won is None:
+        won = ours["low"] > 0 if theirs > 0 else ours["high"] < 0
+    held = ours["low"] <= theirs <= ours["high"]
+    verdict = ("reproduced" if held else "direction reproduced") if won else "not reproduced"
+    return {**ours, "kind": "effect", "verdict": verdict, "why": why}
 
 
 def judged_statement(ours: Mapping, holds: bool, why: str) -> dict:
     """Return the fields of a claim on what a paper states without a number: whether it holds here, by `ours`."""
-    return {**ours, "verdict": OF_STATEMENTS[0] if holds else OF_STATEMENTS[1], "why": why}
+    return {**ours, "kind": "statement", "verdict": OF_STATEMENTS[0] if holds else OF_STATEMENTS[1], "why": why}
 
 
 def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:
@@ -133,8 +168,8 @@ def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a published number: the fields of `Cell` (low and high as published_low and published_high, value as
-        published), then claim, ours, ours_low, ours_high, n, our_unit, profile, device, notebook, verdict and why; the
-        verdict says so where nothing answers it.
+        published), then claim, ours, ours_low, ours_high, level, n, over, our_unit, profile, device, notebook, verdict and
+        why; the verdict says so where nothing answers it.
     """
     answers = {}
     for claim in largest_profile(claims).to_dict("records"):
@@ -147,10 +182,10 @@ def _row(one: Cell, claim: Mapping | None) -> dict:
     theirs = {"value": "published", "low": "published_low", "high": "published_high"}
     row = {theirs.get(name, name): value for name, value in one._asdict().items()} | {"printed": one.printed}
     nothing = NO_PROTOCOL if one.paper in NOT_HAD else NO_ANSWER
-    found = {"claim": "", "ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": ""}
+    found = {"claim": "", "ours": math.nan, "low": math.nan, "high": math.nan, "level": math.nan, "n": 0, "over": "", "unit": ""}
     found |= {"profile": "", "device": "", "notebook": "", **nothing, **(claim or {})}
     names = {"low": "ours_low", "high": "ours_high", "unit": "our_unit"}
-    kept = ("claim", "ours", "low", "high", "n", "unit", "profile", "device", "notebook", "verdict", "why")
+    kept = ("claim", "ours", "low", "high", "level", "n", "over", "unit", "profile", "device", "notebook", "verdict", "why")
     return row | {names.get(name, name): found[name] for name in kept}
 
 
@@ -167,4 +202,4 @@ def unanswered(table: pd.DataFrame) -> list[dict]:
 
 def is_measured(table: pd.DataFrame) -> pd.Series:
     """Tell which published numbers of `beside_ours` have a number of ours beside them."""
-    return table["verdict"].isin(MEASURED)
+    return table["ours"].notna()

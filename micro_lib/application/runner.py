@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 import micro_lib
 from micro_lib.application.fingerprint import digest, fingerprint
-from micro_lib.application.tables import claims_text, gather_claims, show, with_claims
+from micro_lib.application.tables import claims_text, gather_claims, show, with_claims, with_stored
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import (
     atomic_path,
@@ -350,7 +350,7 @@ def publish(*, profile: str = "", folder: Path | None = None, build: Path | None
 
     Only files that a finished notebook wrote directly into its OUT folder in its last run are taken; what must not be
     committed, such as pictures of data without a licence, belongs into a sub-folder of OUT. Of a table with a
-    ``profile`` column the stored rows of other profiles are kept, of the claims also those of other notebooks. The
+    ``profile`` column the stored rows of other profiles are kept, of the claims what `tables.with_stored` keeps. The
     claims section of the README beside `to` is written anew.
 
     Parameters
@@ -382,9 +382,9 @@ def publish(*, profile: str = "", folder: Path | None = None, build: Path | None
                 shutil.copyfile(path, temporary)
         else:
             table = read_table(path)
-            _publish_table(table, to / "tables" / path.name, *([("profile",)] if "profile" in table.columns else []))
+            _publish_table(table, to / "tables" / path.name, ("profile",) if "profile" in table.columns else ())
     claims, times = collect_claims(known, place), place / "tables" / "notebooks.csv"
-    _publish_table(claims, to / "tables" / "claims.csv", ("claim", "profile"), ("notebook", "profile"))
+    write_table(with_stored(claims, to / "tables" / "claims.csv"), to / "tables" / "claims.csv")
     if times.is_file():
         runs = read_table(times)
         _publish_table(runs[runs["status"] == "done"], to / "tables" / "notebooks.csv", ("notebook", "profile"))
@@ -414,13 +414,11 @@ def _publishable(known: Iterable[Notebook], place: Path) -> list[Path]:
     return list(files.values())
 
 
-def _publish_table(new: pd.DataFrame, path: Path, *keys: tuple[str, ...]) -> None:
-    """Write a table, keeping the stored rows that equal no new row in all columns of one of the keys."""
-    if path.is_file():
-        stored = read_table(path)
-        replaced = pd.Series(not keys, index=stored.index)
-        for key in (list(key) for key in keys if set(key) <= set(stored.columns)):
-            replaced |= pd.MultiIndex.from_frame(stored[key]).isin(pd.MultiIndex.from_frame(new[key]))
+def _publish_table(new: pd.DataFrame, path: Path, key: Sequence[str]) -> None:
+    """Write a table, keeping the stored rows that equal no new row in the columns of the key, if it has any."""
+    if path.is_file() and key and set(key) <= set((stored := read_table(path)).columns):
+        columns = list(key)
+        replaced = pd.MultiIndex.from_frame(stored[columns]).isin(pd.MultiIndex.from_frame(new[columns]))
         if not replaced.all():
-            new = pd.concat([stored[~replaced], new], ignore_index=True).sort_values(list(keys[-1]), kind="stable")
+            new = pd.concat([stored[~replaced], new], ignore_index=True).sort_values(columns, kind="stable")
     write_table(new, path)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image as PillowImage
 
 from micro_lib.analysis import grain_size
@@ -19,6 +18,7 @@ from micro_lib.core.runs import atomic_path, write_table
 from micro_lib.data.files import read_micrograph, write_mask
 from micro_lib.data.formats import SUFFIXES
 from micro_lib.models.carded import CardError
+from micro_lib.models.devices import best_device
 from micro_lib.models.scaling import Segmented, segment_micrograph
 from micro_lib.models.segmenter import Segmenter
 
@@ -42,7 +42,7 @@ def main(arguments: list[str]) -> int:
     """Run the command; return 0 if all images worked, 1 if some failed, 2 if nothing could be done."""
     options = _parser().parse_args(arguments)
     try:
-        segmenter = Segmenter.load(options.model, device="cuda" if torch.cuda.is_available() else "cpu")
+        segmenter = Segmenter.load(options.model, device=best_device())
         report = segment_folder(
             segmenter,
             options.folder,

@@ -15,12 +15,15 @@ COLUMNS = (
     "claim",  # what is stated, e.g. "boundary mIoU, synthetic training only"
     "paper",  # short name of the paper, e.g. "Trampert 2021"
     "where",  # table, figure or section of it
+    "kind",  # one of KINDS, empty where nothing was measured
     "published",  # the published number as printed there, e.g. "0.745 +- 0.015"
     "answers",  # names of the published numbers (application.published) that this answers, empty for a statement
     "ours",  # our number, empty where there is none
     "low",  # ends of our interval, empty where there is none
     "high",
-    "n",  # how many runs, groups or images the interval is over
+    "level",  # of our interval, e.g. 0.95
+    "n",  # how many of `over` there are
+    "over",  # what our number and its interval are over, e.g. "runs", "folds", "specimens"
     "unit",  # unit of ours, "1" for a ratio
     "profile",
     "device",
@@ -31,26 +34,27 @@ COLUMNS = (
     "versions",
     "commit",
 )
+KINDS = ("level", "effect", "statement")  # a number, a difference between arms, words
 OF_STATEMENTS = ("holds here", "does not hold here")  # what a paper says without a number
 MEASURED = ("reproduced", "direction reproduced", "not reproduced", *OF_STATEMENTS)
-VERDICTS = (*MEASURED, "cannot be tested with open data", "not run here")
-_SHOWN = ["claim", "paper", "where", "published", "ours", "n", "unit", "profile", "verdict"]
+_OF_CLAIMS = (*COLUMNS[: COLUMNS.index("profile")], "verdict", "why")
+NOT_TESTABLE, NOT_RUN = "cannot be tested with open data", "not run here"
+VERDICTS = (*MEASURED, NOT_TESTABLE, NOT_RUN)
+_SHOWN = ["claim", "paper", "where", "published", "ours", "n", "over", "unit", "profile", "verdict"]
 
 
-def claim_rows(
-    claims: Iterable[Mapping], *, profile: str, notebook: str, seeds: Sequence[int], device: str = "cpu"
-) -> pd.DataFrame:
+def claim_rows(claims: Iterable[Mapping], *, profile: str, notebook: str, runs: pd.DataFrame) -> pd.DataFrame:
     """Complete a notebook's claims to rows of the claims table.
 
     Parameters
     ----------
     claims : iterable of mapping
-        Each with claim, paper, where, published, verdict, and, where something was measured, ours, n, unit and, where
-        there is an interval, low and high; ``why`` is required where nothing was measured.
-    profile, notebook, device : str
+        Each with claim, paper, where, published, verdict, and, where something was measured, kind, ours, n, over, unit
+        and, where there is an interval, low, high and level; ``why`` is required where nothing was judged.
+    profile, notebook : str
         As for `micro_lib.core.runs.provenance`.
-    seeds : sequence of int
-        The seeds that were run.
+    runs : pandas.DataFrame
+        What the claims are judged by, with a column seed; device where something was trained.
 
     Returns
     -------
@@ -62,10 +66,11 @@ def claim_rows(
     ValueError
         If a claim lacks a field, has an unknown one, or its verdict does not fit what was measured; names the claim.
     """
-    source = provenance(profile=resolve(profile), seed=0, device=device, notebook=notebook)
+    device = ", ".join(sorted(runs["device"].dropna().unique())) if "device" in runs else ""
+    source = provenance(profile=resolve(profile), seed=0, device=device or "cpu", notebook=notebook)
     shared = {name: source[name] for name in ("profile", "device", "notebook", "versions")}
     shared["commit"] = f"{source['commit']}{'-dirty' if source['dirty'] else ''}"
-    shared["seeds"] = " ".join(str(seed) for seed in seeds)
+    shared["seeds"] = " ".join(str(seed) for seed in sorted(runs["seed"].dropna().astype(int).unique()))
     rows = [{**_checked(claim), **shared} for claim in claims]
     names = [row["claim"] for row in rows]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -74,20 +79,29 @@ def claim_rows(
 
 
 def _checked(claim: Mapping) -> dict:
-    row = {"answers": "", "ours": math.nan, "low": math.nan, "high": math.nan, "n": 0, "unit": "1", "why": "", **claim}
-    faults = [f"{field} is missing" for field in COLUMNS[:4] if not str(row.get(field, "")).strip()]
-    faults += [f"unknown field {field!r}" for field in row if field not in (*COLUMNS[:10], "verdict", "why")]
+    row = dict.fromkeys(("kind", "answers", "over", "why"), "") | {"n": 0, "unit": "1"}
+    row |= dict.fromkeys(("ours", "low", "high", "level"), math.nan) | dict(claim)
+    faults = [f"{field} is missing" for field in ("claim", "paper", "where", "published") if not str(row.get(field, "")).strip()]
+    faults += [f"unknown field {field!r}" for field in row if field not in _OF_CLAIMS]
     verdict, measured = row.get("verdict"), not math.isnan(row["ours"])
     if verdict not in VERDICTS:
         faults.append(f"verdict {verdict!r} is none of {', '.join(VERDICTS)}")
-    elif verdict in MEASURED and not (measured and row["n"] >= 1):
-        faults.append(f"verdict {verdict!r} needs our number and its n")
+    elif verdict in MEASURED and not measured:
+        faults.append(f"verdict {verdict!r} needs our number")
+    elif verdict in MEASURED and (verdict in OF_STATEMENTS) != (row["kind"] == "statement"):
+        faults.append(f"verdict {verdict!r} is none of a {row['kind']}")
     elif verdict in OF_STATEMENTS and row["answers"]:
         faults.append(f"verdict {verdict!r} is for statements without a number, and {row['answers']} is one")
-    elif verdict not in MEASURED and (measured or not row["why"]):
-        faults.append(f"verdict {verdict!r} takes no number of ours and says why")
+    elif verdict not in MEASURED and not row["why"]:
+        faults.append(f"verdict {verdict!r} says why")
+    elif verdict == NOT_RUN and measured:
+        faults.append(f"verdict {verdict!r} takes no number of ours")
+    if measured and not (row["n"] >= 1 and row["over"] and row["kind"] in KINDS):
+        faults.append("our number needs its n, what that is over, and a kind")
     if math.isnan(row["low"]) != math.isnan(row["high"]) or row["low"] > row["high"]:
         faults.append(f"interval [{row['low']}, {row['high']}] is not one")
+    if (0 < row["level"] < 1) == math.isnan(row["low"]):
+        faults.append(f"level {row['level']} does not fit interval [{row['low']}, {row['high']}]")
     if faults:
         raise ValueError(f"claim {row.get('claim', '')!r}: {'; '.join(faults)}")
     return row
@@ -135,7 +149,8 @@ def gather_claims(files: Iterable[Path]) -> pd.DataFrame:
     for path in files:
         table = read_table(path)
         if tuple(table.columns) != COLUMNS:
-            raise ValueError(f"{path} has columns {list(table.columns)}; expected {list(COLUMNS)}")
+            wanted = f"expected {list(COLUMNS)}; run its notebook again"
+            raise ValueError(f"{path} has columns {list(table.columns)}; {wanted}")
         tables.append(table)
     if not tables:
         return pd.DataFrame(columns=list(COLUMNS))
@@ -146,7 +161,7 @@ def gather_claims(files: Iterable[Path]) -> pd.DataFrame:
 
 
 def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
-    """Return the claims of all notebooks: those of a build, and the stored ones of notebooks it has not run.
+    """Return the claims of all notebooks: those of a build, and the stored ones that it leaves, see `with_stored`.
 
     Parameters
     ----------
@@ -161,10 +176,36 @@ def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
         Columns `COLUMNS`.
     """
     built = gather_claims(path for path in sorted(Path(place).glob("*/claims.csv")) if path.parent.name != without)
-    path = tables_dir() / "claims.csv"
-    stored = read_table(path) if path.is_file() else pd.DataFrame(columns=list(COLUMNS))
-    stored = stored[(stored["notebook"] != without) & ~stored["notebook"].isin(built["notebook"])]
-    return pd.concat([table for table in (stored, built) if len(table)] or [stored], ignore_index=True)
+    known = with_stored(built, tables_dir() / "claims.csv")
+    return known[known["notebook"] != without].reset_index(drop=True)
+
+
+def with_stored(built: pd.DataFrame, path: str | Path) -> pd.DataFrame:
+    """Put claims of a build into the stored table, in place of all that their notebooks, or others of them, stated.
+
+    A stored number of a larger profile than any claim in its place stays: a run at ``quick`` hides no study.
+
+    Parameters
+    ----------
+    built : pandas.DataFrame
+        Columns `COLUMNS`.
+    path : str or pathlib.Path
+        The stored table; may be missing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns `COLUMNS`, sorted by notebook and profile.
+    """
+    if not (path := Path(path)).is_file():
+        return built
+    stored = read_table(path).reindex(columns=list(COLUMNS))
+    ranks, theirs = (table["profile"].map(PROFILES.index).astype(float) for table in (stored, built))
+    over = pd.DataFrame({key: stored[key].map(theirs.groupby(built[key]).max()) for key in ("notebook", "claim")}).max(axis=1)
+    kept = over.isna() | (stored["ours"].notna() & (ranks > over))
+    parts = [table for table in (stored[kept], built) if len(table)]
+    claims = pd.concat(parts, ignore_index=True) if parts else built
+    return claims.sort_values(["notebook", "profile"], kind="stable", ignore_index=True)
 
 
 def tables_dir() -> Path:
@@ -242,27 +283,45 @@ def summary_origin(runs: pd.DataFrame, origin: Mapping) -> dict:
     return found | {f"notebook_{name}": origin[name] for name in ("profile", "seed", "commit")}
 
 
-def mean_fields(values: Sequence[float], name: str, level: float = 0.95) -> dict[str, float]:
-    """Return the mean of independent runs as fields of a row: name, <name>_low and <name>_high (t; NaN for one run)."""
+def mean_fields(values: Sequence[float], name: str, over: str, level: float = 0.95) -> dict:
+    """Return the mean of independent units as fields of a row.
+
+    Parameters
+    ----------
+    values : sequence of float
+        One a unit.
+    name : str
+        Of the mean.
+    over : str
+        What the units are, e.g. ``"folds"``.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    dict
+        name, <name>_low and <name>_high (t), confidence (the level; all three NaN for one value), over.
+    """
     low, high = tuple(t_interval(values, level))[1:] if len(values) > 1 else (math.nan, math.nan)
-    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
+    confidence = level if len(values) > 1 else math.nan
+    ends = {f"{name}_low": low, f"{name}_high": high}
+    return {name: float(np.mean(values)), **ends, "confidence": confidence, "over": over}
 
 
-def paired_fields(ours: Sequence[float], base: Sequence[float], level: float = 0.95) -> dict[str, float]:
+def paired_fields(ours: Sequence[float], base: Sequence[float], over: str, level: float = 0.95) -> dict:
     """Return `paired_t` as fields of a row.
 
     Returns
     -------
     dict
-        n, difference (ours minus base) with difference_low and difference_high, p and effect_dz; of a single pair the
-        difference alone, the others missing.
+        n, difference (ours minus base) with difference_low, difference_high, confidence and over as of `mean_fields`,
+        p and effect_dz; of a single pair the difference alone, the others missing.
     """
+    row = {"n": len(ours), **mean_fields(np.subtract(ours, base), "difference", over, level)}
     if len(ours) == 1:
-        names = ("difference_low", "difference_high", "p", "effect_dz")
-        return {"n": 1, "difference": float(np.subtract(ours, base)[0]), **dict.fromkeys(names, math.nan)}
+        return {**row, "p": math.nan, "effect_dz": math.nan}
     test = paired_t(ours, base, level)
-    ends = {"difference_low": test.difference.low, "difference_high": test.difference.high}
-    return {"n": test.n, "difference": test.difference.estimate, **ends, "p": test.p, "effect_dz": test.effect_dz}
+    return {**row, "p": test.p, "effect_dz": test.effect_dz}
 
 
 def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
@@ -329,9 +388,7 @@ def claims_text(claims: pd.DataFrame) -> str:
     for name in shown:
         shown[name] = shown[name].str.slice(0, 60).str.ljust(min(shown[name].str.len().max(), 60))
     table = shown.to_string(index=False, justify="left")
-    counts = claims["verdict"].value_counts()
-    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    return f"{table}\n\n{len(claims)} claims: {summary}"
+    return f"{table}\n\n{len(claims)} claims: {_counted(claims)}"
 
 
 def largest_profile(claims: pd.DataFrame) -> pd.DataFrame:
@@ -344,7 +401,9 @@ README_MARKS = ("<!-- claims, written by `make publish` -->", "<!-- end of claim
 
 
 def claims_markdown(claims: pd.DataFrame) -> str:
-    """Return the measured claims as a Markdown table, with a sentence on those that were not measured.
+    """Return what readers see of the claims, as Markdown: verdicts counted, then the effects and statements judged.
+
+    Levels, that is single numbers of tables, are counted alone: they are many, and say less across materials.
 
     Parameters
     ----------
@@ -357,17 +416,27 @@ def claims_markdown(claims: pd.DataFrame) -> str:
         For the README; ends with a line break.
     """
     chosen = largest_profile(claims)
-    measured, others = chosen[chosen["verdict"].isin(MEASURED)], chosen[~chosen["verdict"].isin(MEASURED)]
-    lines = ["| claim | published | ours | n | profile | verdict |", "|---|---|---|---|---|---|"]
-    for row in measured.to_dict("records"):
+    lines = ["| paper | where | verdicts |", "|---|---|---|"]
+    for (paper, where), part in chosen.groupby(["paper", "where"], sort=False):
+        lines.append(_line(paper, where, _counted(part)))
+    lines += ["", f"{len(chosen)} claims: {_counted(chosen)}.", ""]
+    lines += ["| effect or statement | published | ours | n, level | profile | verdict |", "|---|---|---|---|---|---|"]
+    shown = chosen[chosen["verdict"].isin(MEASURED) & (chosen["kind"] != "level")]
+    for row in shown.to_dict("records"):
+        n = f"{row['n']} {row['over']}" + ("" if math.isnan(row["level"]) else f", {100 * row['level']:.3g} %")
         source = f"{row['claim']} ({row['paper']}, {row['where']})"
         ours = rounded(row["ours"], row["low"], row["high"])
-        cells = [source, row["published"], ours, row["n"], row["profile"], row["verdict"]]
-        lines.append("| " + " | ".join(str(cell).replace("|", "/").replace("+-", "±") for cell in cells) + " |")
-    counts = chosen["verdict"].value_counts()
-    summary = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    rest = f" The {len(others)} without our number, each with its reason, are in the table." if len(others) else ""
-    return "\n".join([*lines, "", f"{len(chosen)} claims: {summary}.{rest}"]) + "\n"
+        lines.append(_line(source, row["published"], ours, n, row["profile"], row["verdict"]))
+    return "\n".join(lines) + "\n"
+
+
+def _counted(claims: pd.DataFrame) -> str:
+    counts = claims["verdict"].value_counts()
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+
+
+def _line(*cells: str) -> str:
+    return "| " + " | ".join(str(cell).replace("|", "/").replace("+-", "±") for cell in cells) + " |"
 
 
 def with_claims(readme: str, claims: pd.DataFrame) -> str:

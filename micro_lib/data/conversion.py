@@ -1,12 +1,12 @@
 """Convert the originals of a data pack to its layout, and tell whether the result has the pixels it must have."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.data.files import read_mask, read_micrograph, write_mask
 from micro_lib.data.formats import read_raw
 from micro_lib.data.sources import STEEL_REGIONS, DataUnavailable, ids
@@ -20,7 +20,7 @@ def is_whole(folder: Path, row: Mapping) -> bool:
         made = {kind: np.asarray(PillowImage.open(_target(folder, row, kind))) for kind in _kinds(row)}
     except (OSError, SyntaxError):  # absent or broken
         return False
-    return _pixels_sha256(made) == row["pixels_sha256"]
+    return arrays_sha256(made.values()) == row["pixels_sha256"]
 
 
 def _kinds(row: Mapping) -> tuple[str, ...]:
@@ -29,15 +29,6 @@ def _kinds(row: Mapping) -> tuple[str, ...]:
 
 def _target(folder: Path, row: Mapping, kind: str) -> Path:
     return folder / _FOLDER[kind] / f"{row['name']}.png"
-
-
-def _pixels_sha256(made: Mapping[str, np.ndarray]) -> str:
-    """Hash shape, type and pixels of the arrays in turn: PNG files of equal pixels differ between encoders."""
-    digest = hashlib.sha256()
-    for pixels in made.values():
-        digest.update(f"{pixels.shape[0]}x{pixels.shape[1]} {pixels.dtype};".encode())
-        digest.update(np.ascontiguousarray(pixels).tobytes())
-    return digest.hexdigest()
 
 
 def convert(folder: Path, row: Mapping, original: Path) -> None:
@@ -50,7 +41,7 @@ def convert(folder: Path, row: Mapping, original: Path) -> None:
     """
     converter = _grey if row["kind"] == "image" else MASK_CONVERTERS[row["pack"], row["kind"]]
     made = dict(zip(_kinds(row), converter(original), strict=True))
-    if _pixels_sha256(made) != row["pixels_sha256"]:
+    if arrays_sha256(made.values()) != row["pixels_sha256"]:
         raise DataUnavailable(f"{original} was converted to other pixels than the registry names; please report this.")
     for kind, pixels in made.items():
         write_mask(_target(folder, row, kind), pixels)

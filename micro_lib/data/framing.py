@@ -109,7 +109,7 @@ def scaled(sample: Labelled, scale: float) -> Labelled:
 
     Parameters
     ----------
-    sample : Labelled
+    sample : Labelled or Record
         Image (H, W) uint8 and mask (H, W) uint8.
     scale : float
         Above 0. A pixel of the new mask has the class that covers most of it, the smallest id of equals.
@@ -120,7 +120,7 @@ def scaled(sample: Labelled, scale: float) -> Labelled:
         Sides rounded, at least 1 pixel.
     """
     if scale == 1:
-        return sample
+        return Labelled(sample.image, sample.mask)
     image, ids = scaled_image(sample.image, scale), np.unique(sample.mask)
     area = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     size = image.shape[::-1]

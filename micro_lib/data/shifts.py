@@ -11,7 +11,7 @@ import numpy as np
 
 from micro_lib.core.checks import one_of
 from micro_lib.core.progress import progress
-from micro_lib.data.framing import like_electron_micrograph, scaled
+from micro_lib.data.framing import like_electron_micrograph
 from micro_lib.data.packs import DataUnavailable, Pack, Record, pack
 from micro_lib.data.tiles import Labelled, to_uint8
 
@@ -225,11 +225,6 @@ def bainite(
         title = f"{name} {part} {i}"
         records.append(Record(title, sample.image, sample.mask, title, plan["pixel_size_um"]))
     return tuple(records)
-
-
-def reduced(record: Record, scale: float) -> Labelled:
-    """Return a record's image and mask at `scale` of its pixels; see `micro_lib.data.framing.scaled`."""
-    return scaled(Labelled(record.image, record.mask), scale)
 
 
 # Name: what makes a fold of it, and how many there are.

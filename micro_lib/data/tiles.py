@@ -71,10 +71,13 @@ def pool(micrographs: Sequence[Labelled], scale: float = 1.0) -> list[Labelled]:
 def reduced(micrograph: Labelled, scale: float) -> Labelled:
     """Return a micrograph at `scale` (above 0, up to 1) of its pixels: grey levels averaged, the mask by majority.
 
-    The mask must hold the ids 0 and 1 where the scale is below 1.
+    Of two classes alone: a pixel half of which is class 1 becomes 1, so that thin lines stay; see also
+    `micro_lib.data.framing.scaled`. ValueError for a mask of more.
     """
     if scale == 1:
         return micrograph
+    if micrograph.mask.max() > 1:
+        raise ValueError(f"the mask holds the id {micrograph.mask.max()}; a line and its background have ids 0 and 1")
     size = tuple(max(1, round(side * scale)) for side in micrograph.image.shape[::-1])
     image = cv2.resize(micrograph.image, size, interpolation=cv2.INTER_AREA)
     share = cv2.resize(micrograph.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)

@@ -4,8 +4,6 @@ Goetz et al. 2022 (npj Comput. Mater. 8, 27), with later methods beside theirs a
 or two micrographs, and all of them as the ceiling.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,15 +23,16 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.data.framing import Framing, scaled_image
+from micro_lib.data.framing import Framing, scaled, scaled_image
 from micro_lib.data.packs import Record
-from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, reduced, shift
+from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, shift
 from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet
+from micro_lib.models.devices import best_device
 from micro_lib.models.segmenter import standardise
 from micro_lib.training.adaptation_loop import Draws, Recipe, adapt, troubles
 from micro_lib.training.adaptation_methods import METHODS, Design, Weights
-from micro_lib.training.shared import Made, configured, made_once, run_folder, shared_path
+from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -173,7 +172,7 @@ class Segmentation:
     def __init__(self, configuration: Mapping, plan: Mapping, seed: int):
         self.configuration, self.plan, self.seed = configuration, dict(plan), seed
         self.architecture = configuration["architecture"] or plan["architecture"]
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = best_device()
 
     def network(self, weights: str) -> nn.Module:
         """Return the segmenter before training; weights as for `build`."""
@@ -265,7 +264,7 @@ class Setting(Segmentation):
 
     def prepared(self, records: Sequence[Record]) -> list[Labelled | Cut]:
         """Return records at working scale, cut into tiles where the profile says so."""
-        samples = [reduced(record, self.framing.scale) for record in records]
+        samples = [scaled(record, self.framing.scale) for record in records]
         if self.plan["tiling"] == "random":  # windows anywhere
             return samples
         return [tile for sample in samples for tile in cut(sample, self.framing, AUGMENTATION)]
@@ -275,7 +274,7 @@ class Setting(Segmentation):
         n_classes, tiles, shares = len(self.shift.classes), [], []
         reference = self.reference_network() if self.configuration["alignment"] == "pseudo" else None
         for record in self.shift.target:
-            sample = reduced(record, self.framing.scale)
+            sample = scaled(record, self.framing.scale)
             mask = sample.mask if reference is None else self.predict([reference], sample.image, 1.0).argmax(-1)
             for inside, around in quarters(mask.shape, self.framing.margin_px):
                 tiles.append(Cut(sample.image[around], sample.mask[around], histogram([sample.image])))
@@ -294,12 +293,10 @@ class Setting(Segmentation):
         It depends on the source's micrographs, the seed and the profile; all arms and targets of a source share it.
         Where there is none yet it comes from `make`, by default from training it.
         """
-        digest = hashlib.sha256(json.dumps([self.shift.scale, self.shift.classes]).encode())
-        for record in (*self.shift.source, *self.shift.source_test):
-            digest.update(record.image.tobytes() + record.mask.tobytes())
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
-        key = {"source": digest.hexdigest(), "seed": self.seed, "device": self.device, **plan}
-        key |= {"architecture": self.architecture, "weights": self.configuration["weights"]}
+        parts = {"source": records_digest(self.shift.source), "source_test": records_digest(self.shift.source_test)}
+        key = {**parts, "scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed, **plan}
+        key |= {"device": self.device, "architecture": self.architecture, "weights": self.configuration["weights"]}
         folder = shared_path("adaptation", key).with_suffix("")
 
         def trained() -> Made:

@@ -4,7 +4,6 @@ The rule for stopping needs no label: a training ends after the number of steps 
 count. What is measured on the way goes into the curve and decides nothing.
 """
 
-import hashlib
 import json
 import math
 import time
@@ -21,6 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from micro_lib.core.checks import one_of
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
@@ -387,6 +387,6 @@ def _copied(state):
 def _fingerprint(network: nn.Module, draws: Draws, recipe: Recipe) -> str:
     """Describe a training as text; two with the same one may continue each other."""
     first = draws(0)
-    digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in first)).hexdigest()[:16]
+    digest = arrays_sha256(tensor.numpy() for tensor in first)
     parameters = sum(p.numel() for p in network.parameters())
     return json.dumps({**asdict(recipe), "parameters": parameters, "first_batch": digest}, sort_keys=True)

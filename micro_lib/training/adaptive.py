@@ -33,6 +33,7 @@ from micro_lib.core.runs import atomic_path, build_dir, commit, out_dir, read_js
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.tiles import FixedTiles, Labelled, Rendered, pool
 from micro_lib.models import unet
+from micro_lib.models.devices import best_device
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.scenario import Space
@@ -122,7 +123,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     -------
     dict
         Flat: the configuration in full with its share and variations a round ("4 3 3"); n_new (rows proposed);
-        trained_at (commit); steps, images_seen, train_seconds, train_per_s, loader_per_s; propose_seconds,
+        trained_at (commit), device; steps, images_seen, train_seconds, train_per_s, loader_per_s; propose_seconds,
         render_per_s (micrographs); base_cycles, base_gain (of the last one, in validation mean IoU), base_plateau
         (whether it rose by less than the profile's plateau); base_miou and base_error, synthetic_miou, synthetic_error
         and synthetic_worst_miou (means over the synthetic test set, the last one over its worst tenth);
@@ -144,7 +145,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     write_table(result.proposed, folder / "proposed.csv")
     images = grains.score(segmenter(start, result, configuration, plan, seed), configuration, profile=profile)
     write_table(images, folder / "images.csv")
-    used = {"share": _share(configuration, plan), "variations": " ".join(map(str, variations))}
+    used = {"share": _share(configuration, plan), "device": best_device(), "variations": " ".join(map(str, variations))}
     costs = {"propose_seconds": result.propose_seconds, "render_per_s": result.render_per_s}
     return {
         **configuration,
@@ -297,7 +298,8 @@ def _trained_base(micrographs: Mapping[str, Sequence[Labelled]], plan: Mapping, 
         network = _network(plan, seed, state["network"])
         stages, rate = (plan["stages"], plan["learning_rate"]) if cycle == 0 else ((plan["cycle"],), None)
         recipe = _recipe(plan, stages, stream_seed(seed, "adaptive", "cycle", cycle), rate)
-        history = train(network, *data, recipe, folder=folder / f"cycle_{cycle}").assign(cycle=cycle)
+        place = folder / f"cycle_{cycle}"
+        history = train(network, *data, recipe, folder=place, device=best_device()).assign(cycle=cycle)
         reached = float(history.loc[history["best"], "valid_miou"].iloc[0])
         if reached > state["best"]:
             state |= {"best": reached, "network": network.state_dict()}
@@ -423,7 +425,8 @@ def _finetuned(start: Base, weights, new, older, key: tuple[int, int], rounds: i
     mixed = [*new, *(older[i] for i in np.resize(order, size - len(new)))]
     network = _network(plan, 0, weights)
     recipe = _recipe(plan, (plan["finetune"],), stream_seed(seed, "adaptive", "round", number))
-    history = train(network, mixed, start.micrographs["validation"][: plan["n_watched"]], recipe, folder=place)
+    watched = start.micrographs["validation"][: plan["n_watched"]]
+    history = train(network, mixed, watched, recipe, folder=place, device=best_device())
     return {"network": network.state_dict(), "history": history.assign(round=number).to_dict("records")}
 
 
@@ -448,7 +451,7 @@ def segmenter(start: Base, result: Campaign, configuration: Mapping, plan: Mappi
         working_scale=plan["working_scale"],
         line_px=grains.LINE_PX["development"],
     )
-    return Segmenter(_network(plan, 0, result.network), card)
+    return Segmenter(_network(plan, 0, result.network), card, device=best_device())
 
 
 # ------------------------------------------------------------------------------------------------------------- scoring

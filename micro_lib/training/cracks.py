@@ -27,8 +27,9 @@ from micro_lib.data.classified import Batches, Classified, classified
 from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.models import classifier
 from micro_lib.models.classifier import crack_probability
+from micro_lib.models.devices import best_device
 from micro_lib.synthesis import cracks as synthetic
-from micro_lib.training.shared import Made, configured, made_once, run_folder
+from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder
 from micro_lib.training.supervised import (
     ADAMW,
     ONE_CYCLE,
@@ -174,7 +175,7 @@ class Setting:
         self.configuration, self.plan, self.seed, self.source = configuration, plan, seed, source
         self.fold = (seed - 1) % len(FOLDS)
         self.roles = roles(source.records, seed, configuration["split"])
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = best_device()
 
     def first(self) -> "Setting":
         """Return the first run of this fold and arm, with all tiles: the one that learning rates are looked for in."""
@@ -183,8 +184,8 @@ class Setting:
     def key(self, *names: str) -> dict:
         """Return all that decides something shared: the settings, the training tiles, and what it is called."""
         chosen = {name: self.configuration[name] for name in ("generator", "split", "weights", "data")}
-        tiles = [record.name for record in self.roles.training]
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
+        tiles = records_digest(self.roles.training)
         return {"names": names, "seed": self.seed, "device": self.device, "tiles": tiles, **plan, **chosen}
 
 

@@ -19,6 +19,7 @@ from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import Pack, pack
 from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
 from micro_lib.models import unet
+from micro_lib.models.devices import best_device
 from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.models.threshold import REFERENCE, Threshold, tune
@@ -108,11 +109,10 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     Returns
     -------
     dict
-        Flat: the configuration in full; trained_at (commit of the training); steps, images_seen, train_seconds,
+        Flat: the configuration in full; trained_at (commit of the training), device; steps, images_seen, train_seconds,
         train_per_s, loader_per_s, waited; validation_miou (on synthetic micrographs, or on the group of real tiles held
-        out); grain_px_low and
-        grain_px_high (trained range); and for ``development`` and, where asked for, ``test`` and ``iron``:
-        n_<split>, <split>_generated and the means of `score_boundaries` over images as <split>_<score>.
+        out); grain_px_low and grain_px_high (trained range); and for ``development`` and, where asked for, ``test`` and
+        ``iron``: n_<split>, <split>_generated and the means of `score_boundaries` over images as <split>_<score>.
 
     Raises
     ------
@@ -143,15 +143,16 @@ def judge(folder: str | Path, configuration: str | Mapping, profile: str = "") -
         As of `run`.
     """
     configuration, folder = complete(configuration), Path(folder)
-    segmenter, history = Segmenter.load(folder / "model.safetensors"), read_table(folder / "history.csv")
-    card = segmenter.card
+    segmenter = Segmenter.load(folder / "model.safetensors", device=best_device())
+    card, history = segmenter.card, read_table(folder / "history.csv")
     images = score(segmenter, configuration, card.training["held_group"], profile)
     scores = means(images)
     segmenter.card = replace(card, scores={k: v for k, v in scores.items() if "intercept_px" not in k})
     write_table(images, folder / "images.csv")
     segmenter.save(folder / "model.safetensors")
     plan = _plan(configuration, profile)
-    used = {"architecture": plan["architecture"], "loss": plan["loss"], "trained_at": card.training["commit"]}
+    used = {"architecture": plan["architecture"], "loss": plan["loss"]}
+    used |= {"trained_at": card.training["commit"], "device": best_device()}
     return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
 
 
@@ -160,7 +161,8 @@ def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: 
     data = training_data(configuration, plan, seed, profile)
     torch.manual_seed(stream_seed(seed, "network"))
     network = unet.build(plan["architecture"], 2, configuration["weights"], configuration["decoder_norm"])
-    history = train(network, data.training, data.validation, _recipe(configuration, plan, seed), folder=folder)
+    recipe = _recipe(configuration, plan, seed)
+    history = train(network, data.training, data.validation, recipe, folder=folder, device=best_device())
     described = {"profile": resolve(profile), "seed": seed, "n_images": plan["n_train"], "commit": commit()[0]}
     card = Card(
         plan["architecture"],

@@ -23,12 +23,13 @@ from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import Pack, Record, pack
 from micro_lib.data.tiles import Cut, Labelled, histogram, to_uint8
 from micro_lib.models import unet
+from micro_lib.models.devices import best_device
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
 from micro_lib.training.pair_quality import agreement, copied, judged
 from micro_lib.training.rounds import Schedule
-from micro_lib.training.shared import Made, configured, made_once, run_folder, shared_path
+from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 from micro_lib.training.supervised import ONE_CYCLE, Recipe, TrainingDiverged, Unvalidated, learner
 
 # What a configuration may say, and what it says by default.
@@ -196,7 +197,7 @@ class Setting:
         self.records = budget(self.roles.training, configuration["k"], self.generator)
         self.micrographs = [Labelled(to_uint8(record.image), record.mask) for record in self.records]
         self.recipe = RECIPES.get(configuration["recipe"])
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = best_device()
 
     @property
     def n_classes(self) -> int:
@@ -217,7 +218,7 @@ class Setting:
         """Return all that decides something shared: settings, micrographs, and what it is called."""
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         chosen = {name: self.configuration[name] for name in ("pack", "data")}
-        micrographs = [record.name for record in self.records]
+        micrographs = records_digest(self.records)
         return {"names": names, "micrographs": micrographs, "generator": self.generator, **plan, **chosen}
 
     def described(self) -> dict:

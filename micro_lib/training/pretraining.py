@@ -5,7 +5,6 @@ constant rate that is the same in all layers, without augmentation; its weights 
 held-out pictures go on.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from fastai.optimizer import OptimWrapper
 from segmentation_models_pytorch.base import ClassificationHead
 from torch import nn
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.classified import standardised
@@ -244,4 +244,4 @@ def _best(history: Sequence[Mapping]) -> int:
 
 
 def _digest(labels: Labels) -> str:
-    return hashlib.sha256(labels.images.tobytes() + labels.targets.tobytes()).hexdigest()[:16]
+    return arrays_sha256([labels.images, labels.targets])

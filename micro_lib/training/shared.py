@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +12,10 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import atomic_path, build_dir, out_dir, parsed
+from micro_lib.data.packs import Record
 
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 
@@ -70,7 +72,7 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     experiment : str
         The files lie in ``<build folder>/<experiment>/shared``.
     key : mapping
-        Everything that decides the result; plain values.
+        Everything that decides the result; plain values; of micrographs their `records_digest`, never their names.
     make : callable
         Called without arguments where there is no file.
 
@@ -90,6 +92,13 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["facts"])
         return Made({name: file.get_tensor(name) for name in file.keys()}, facts)
+
+
+def records_digest(records: Sequence[Record]) -> str:
+    """Return one SHA-256, hexadecimal, of names, groups, images and masks: for keys of `made_once`."""
+    named = json.dumps([[record.name, record.group] for record in records])
+    pixels = arrays_sha256(array for record in records for array in (record.image, record.mask))
+    return hashlib.sha256((named + pixels).encode()).hexdigest()
 
 
 def shared_path(experiment: str, key: Mapping) -> Path:

@@ -17,9 +17,9 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import write_table
 from micro_lib.core.seeds import stream_seed
-from micro_lib.data.framing import Framing
+from micro_lib.data.framing import Framing, scaled
 from micro_lib.data.in_domain import TASKS
-from micro_lib.data.shifts import bainite, reduced
+from micro_lib.data.shifts import bainite
 from micro_lib.data.tiles import Cut
 from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training import adaptation
@@ -179,7 +179,7 @@ class Setting(adaptation.Segmentation):
     def tiles(self) -> list[Cut]:
         """Return the published grid of tiles, at working scale."""
         augmentation = self.configuration["augmentation"]
-        samples = [reduced(record, self.framing.scale) for record in self.source]
+        samples = [scaled(record, self.framing.scale) for record in self.source]
         return [tile for sample in samples for tile in adaptation.cut(sample, self.framing, augmentation)]
 
     def score(self, network: nn.Module) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """Supervised training by a schedule of stages, on fastai's Learner: one-cycle, frozen encoder, resumable, bfloat16."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from tqdm import tqdm
 
 from micro_lib.analysis.metrics import confusion, mean_iou
 from micro_lib.core.checks import one_of
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import Stage
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream_seed
@@ -429,8 +429,7 @@ def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, r
     decisive = {name: value for name, value in vars(recipe).items() if name not in ("workers", "stages")}
     decisive |= {"stages": [list(stage) for stage in recipe.stages], "images": [len(training), len(validation)]}
     decisive["parameters"] = sum(p.numel() for p in network.parameters())
-    sample = [micrographs[i] for micrographs in (training, validation) for i in (0, len(micrographs) // 2, -1)]
-    decisive["data"] = hashlib.sha256(b"".join(a.tobytes() for pair in sample for a in pair)).hexdigest()[:16]
+    decisive["data"] = arrays_sha256(array for pair in (*training, *validation) for array in pair)
     return json.dumps(decisive, sort_keys=True)
 
 

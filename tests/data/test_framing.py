@@ -83,7 +83,7 @@ def test_of_two_classes_it_is_the_majority_of_other_reductions():
     ours, theirs = scaled(sample, 1 / 3), reduced(sample, 1 / 3)
     np.testing.assert_array_equal(ours.image, theirs.image)
     np.testing.assert_array_equal(ours.mask, theirs.mask)  # of nine pixels no two classes have equal shares
-    assert scaled(sample, 1) is sample
+    assert scaled(sample, 1).image is sample.image and scaled(sample, 1).mask is sample.mask
 
 
 def test_light_micrographs_come_to_the_scale_and_ground_of_electron_ones():

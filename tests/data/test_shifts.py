@@ -7,7 +7,7 @@ from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.data import shifts
 from micro_lib.data.packs import DataUnavailable, Pack, Record
-from micro_lib.data.shifts import REAL, n_folds, reduced, shift
+from micro_lib.data.shifts import REAL, n_folds, shift
 from micro_lib.synthesis import bainite
 
 PLAN = {"pixel_size_um": 0.0554, "field_um": (5.0, 6.0), "n_images": 3}
@@ -161,11 +161,6 @@ def test_light_micrographs_are_brought_to_the_others():
     other = shift("T2", 0, PLAN).target[0]
     assert np.abs(np.array(light.image.shape) - other.image.shape).max() <= 2  # rounding at the coarser pixel
     assert light.pixel_size_um == other.pixel_size_um == 0.0554
-
-
-def test_reduced_records():
-    made = reduced(record("a", "a", ""), 0.5)
-    assert made.image.shape == made.mask.shape == (2, 2)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -139,6 +139,8 @@ def test_reducing_averages_grey_levels_and_takes_the_majority_of_the_mask():
     half = tiles.reduced(Labelled(image, mask), 0.5)
     assert half.image.tolist() == [[50, 8]] and half.mask.tolist() == [[0, 1]]  # a quarter is none, a half is boundary
     assert tiles.reduced(half, 1.0) is half
+    with pytest.raises(ValueError, match="holds the id 2"):
+        tiles.reduced(Labelled(image, 2 * mask), 0.5)
     third = tiles.pool([micrograph(1, 96)], 1 / 3)[0]
     assert third.image.shape == third.mask.shape == (32, 32) and set(np.unique(third.mask)) <= {0, 1}
     assert third.mask.mean() == pytest.approx(micrograph(1, 96).mask.mean(), abs=0.05)

@@ -35,6 +35,7 @@ from micro_lib.training.adaptation import (
 )
 from micro_lib.training.adaptation_loop import Draws, Recipe
 from micro_lib.training.adaptation_methods import METHODS
+from micro_lib.training.shared import Made
 
 PLAN = {"tile": (32, 4), "source_steps": 6, "steps": 6, "batch": 2, "points": 2, "watched": 1, "learning_rate": 1e-2}
 BUILD = adaptation.build
@@ -132,6 +133,23 @@ def test_the_reference_is_the_run_without_adaptation_and_made_once(tmp_path, mon
     alone = run({"method": "FDA"}, 2, "smoke", tmp_path / "alone")  # nobody ran the plain arm of this seed
     assert fitted == ["FDA", "none"]
     assert run({}, 2, "smoke", tmp_path / "late")["source_miou"] == alone["reference_miou"]
+
+
+def test_a_reference_counts_for_the_pixels_of_its_source(monkeypatch):
+    def reference(number):
+        made = Made({"w": torch.zeros(1)}, {"number": number})
+        return Setting(complete({}), 1, "smoke").reference(lambda: made).facts["number"]
+
+    def redrawn(part):
+        changed = part[-1]._replace(mask=1 - part[-1].mask)
+        return (*part[:-1], changed)
+
+    first, shift = reference(1), made_up()
+    assert first == reference(2) == 1
+    for number, name in enumerate(("source", "source_test", "target"), 3):
+        changes = {name: redrawn(getattr(shift, name))}
+        monkeypatch.setattr(adaptation, "shift", lambda *_, changes=changes: made_up(**changes))
+        assert reference(number) == (1 if name == "target" else number)
 
 
 def load_tiny(path):

@@ -81,6 +81,16 @@ def test_other_specimens_are_dealt_out():
         folds("abcd")
 
 
+@pytest.mark.parametrize("field", ["image", "mask"])
+def test_what_is_shared_counts_for_the_pixels_learned_from(field):
+    def key(changed=None):
+        records = [r._replace(**{field: getattr(r, field) ^ 1}) if r is changed else r for r in RECORDS]
+        return Setting(complete("mixed"), small_plan(), 1, pack_of(records)).key("pretrained")
+
+    parts = roles(RECORDS, 1)
+    assert key(parts.training[-1]) != key() == key(parts.test[0])
+
+
 # Label budgets
 
 

@@ -1,6 +1,7 @@
 """The joint experiment: nobody is tested on what was learned from, arms differ where they say, rows are complete."""
 
 import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -99,6 +100,17 @@ def test_seeds_share_generators_and_folds_take_turns():
     for same in zip(found[::3], found[1::3], found[2::3], strict=True):
         assert len({tuple(r.name for r in setting.records) for setting in same}) == 1
     assert [s.unet for s in found[:3]] == [0, 1, 2] and all(s.first().seed == 1 for s in found[:3])
+
+
+def test_what_is_shared_counts_for_the_pixels_learned_from():
+    source = PACKS["nasa_superalloy"]
+    setting = Setting(complete("real 4"), PLAN, 1, source)
+
+    def key(changed):
+        records = [r._replace(mask=1 - r.mask // 2) if r.name == changed.name else r for r in source.records]
+        return Setting(complete("real 4"), PLAN, 1, replace(source, records=tuple(records))).key("generator")
+
+    assert key(setting.records[-1]) != setting.key("generator") == key(setting.roles.test[0])
 
 
 # Configurations and profiles

@@ -3,12 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import numpy as np
 import pytest
 import torch
 
 from micro_lib.core.runs import build_dir
+from micro_lib.data.packs import Record
 from micro_lib.training import shared
-from micro_lib.training.shared import Made, made_once
+from micro_lib.training.shared import Made, made_once, records_digest
 
 
 def maker(calls, value=1.0):
@@ -62,3 +64,13 @@ def test_a_failure_leaves_nothing_behind():
         made_once("cracks", {"seed": 1}, fail)
     assert not list((build_dir() / "cracks" / "shared").glob("*.safetensors"))
     assert made_once("cracks", {"seed": 1}, maker([])).facts["rate"] == 0.125
+
+
+def test_micrographs_count_by_their_pixels_names_and_groups():
+    blank, marked = np.zeros((4, 6), np.uint8), np.zeros((4, 6), np.uint8)
+    marked[3, 5] = 1
+    one, two = Record("a", blank, blank, "s", None), Record("b", blank, blank, "s", None)
+    changes = ({"image": marked}, {"mask": marked}, {"group": "t"}, {"name": "c"})
+    several = [[one, two], [two, one], [one], *([one, two._replace(**change)] for change in changes)]
+    assert len({records_digest(records) for records in several}) == len(several)
+    assert records_digest([one, two]) == records_digest((one._replace(image=blank.copy()), two))

@@ -167,7 +167,7 @@ def test_the_checkpoint_of_another_recipe_is_refused(data, tmp_path):
         with pytest.raises(CheckpointMismatch, match=r"delete it or take another folder"):
             train(network(), *data, other, folder=tmp_path)
     with pytest.raises(CheckpointMismatch, match=r"delete it or take another folder"):
-        train(network(), [cells(50), *data[0][1:]], data[1], recipe((Stage(32, 1, True),)), folder=tmp_path)
+        train(network(), [data[0][0], cells(50), *data[0][2:]], data[1], recipe((Stage(32, 1, True),)), folder=tmp_path)
 
 
 def test_a_frozen_stage_keeps_the_encoder_but_not_its_batch_norm(data, tmp_path):
