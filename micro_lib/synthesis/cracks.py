@@ -27,6 +27,7 @@ from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
 from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 from micro_lib.synthesis.texture import MAX_PATCHES, PATCH_PX, dictionary, texture_pool
 
+CELL_PX = 32  # side of the cells that tiles are cut into, and of a texture seed
 GENERATORS = ("paper", "covering")
 
 # name: (unit, value that switches the feature off, meaning)
@@ -449,10 +450,10 @@ def grow_pool(
     return np.concatenate(pools)
 
 
-def split_cells(records: Iterable, n_seeds: int, rng: np.random.Generator, *, cell_px: int = 32):
+def split_cells(records: Iterable, n_seeds: int, rng: np.random.Generator):
     """Cut tiles into cells that share no pixel, and draw texture seeds from them; the rest is for the dictionary.
 
-    Tiles that overlap by a multiple of `cell_px` have cells in common, which count once.
+    Tiles that overlap by a multiple of `CELL_PX` have cells in common, which count once.
 
     Parameters
     ----------
@@ -462,12 +463,10 @@ def split_cells(records: Iterable, n_seeds: int, rng: np.random.Generator, *, ce
         Seeds wanted; at most half of the cells are taken.
     rng : numpy.random.Generator
         Draws the seeds.
-    cell_px : int
-        Side of a cell and of a seed.
 
     Returns
     -------
-    seeds, rest : list of (cell_px, cell_px) uint8
+    seeds, rest : list of (CELL_PX, CELL_PX) uint8
 
     Raises
     ------
@@ -477,12 +476,12 @@ def split_cells(records: Iterable, n_seeds: int, rng: np.random.Generator, *, ce
     cells = {}
     for record in records:
         height, width = record.image.shape
-        for y in range(0, height - cell_px + 1, cell_px):
-            for x in range(0, width - cell_px + 1, cell_px):
-                cell = np.ascontiguousarray(record.image[y : y + cell_px, x : x + cell_px])
+        for y in range(0, height - CELL_PX + 1, CELL_PX):
+            for x in range(0, width - CELL_PX + 1, CELL_PX):
+                cell = np.ascontiguousarray(record.image[y : y + CELL_PX, x : x + CELL_PX])
                 cells.setdefault(cell.tobytes(), cell)
     if len(cells) < 2:
-        raise ValueError(f"{len(cells)} cells of {cell_px} px without a crack; at least a seed and a rest are needed")
+        raise ValueError(f"{len(cells)} cells of {CELL_PX} px without a crack; at least a seed and a rest are needed")
     drawn = [list(cells.values())[i] for i in rng.permutation(len(cells))]
     n = min(n_seeds, len(drawn) // 2)
     return drawn[:n], drawn[n:]

@@ -24,6 +24,7 @@ from micro_lib.training.rounds import Batches, Rounds, Run, Schedule
 from micro_lib.training.supervised import ONE_CYCLE, BFloat16, go_on, quiet, unvalidated_loaders
 
 KERNEL_PX = 31  # side of the kernel that texture is made with
+TEXTURE_CROPS = 64  # that texture is measured on
 COLLAPSED = 0.05  # a perplexity below this share of the codes is a collapsed codebook
 HISTORY = ("stage", "epoch", "steps", "loss", "image_loss", "mask_loss", "commitment", "usage", "perplexity", "seconds")
 
@@ -207,8 +208,8 @@ def encoded(generator: JointGenerator, scenes: Sequence[Scene], n: int, seed: in
 
 
 @torch.no_grad()
-def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: int, n: int = 64) -> tuple:
-    """Measure what reconstructions of `n` crops lack: its correlations, and its strength in every class.
+def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: int) -> tuple:
+    """Measure what reconstructions of `TEXTURE_CROPS` crops lack: its correlations, and its strength in every class.
 
     Reconstructions are the expected image given the codes, so noise and fine texture are missing in them. A random
     field with the same power spectrum is what can be given back; more of a micrograph's phases is not in the codes.
@@ -219,8 +220,10 @@ def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: i
         `JointGenerator.kernel`, of sum of squares 1, and `JointGenerator.roughness`.
     """
     vq = generator.vqvae.eval()
-    images, masks = (part.to(_device(vq)) for part in crop(scenes, n, generator.card.px, stream(seed, "texture")))
-    lacking = (images - vq.decode(vq.encode(images, masks))[0])[:, 0]  # (n, px, px)
+    images, masks = (
+        part.to(_device(vq)) for part in crop(scenes, TEXTURE_CROPS, generator.card.px, stream(seed, "texture"))
+    )
+    lacking = (images - vq.decode(vq.encode(images, masks))[0])[:, 0]  # (N, px, px)
     roughness = [lacking[masks == c].std() if (masks == c).sum() > 1 else lacking.std() for c in range(vq.n_classes)]
     amplitude = torch.fft.fft2(lacking - lacking.mean((1, 2), keepdim=True)).abs().square().mean(0).sqrt()
     kernel = torch.fft.fftshift(torch.fft.ifft2(amplitude).real)  # (px, px), its centre at px / 2
