@@ -3,7 +3,6 @@
 import ast
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +11,11 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 from micro_lib.core.runs import parsed, repository_root, versions
+from micro_lib.data.packs import located
+from micro_lib.data.sources import SOURCES
+
+PACKS = "micro_lib.data.packs"
+ABSENT = "neither given nor downloaded"  # a pack that a run downloads, or replaces by stand-ins
 
 
 def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> dict[str, str]:
@@ -29,9 +33,9 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     Returns
     -------
     dict of str to str
-        Hexadecimal SHA-256 of each part: notebook (cells without outputs), parameters, data (the packs under
-        ``$MICRO_DATA`` and the files of ``data/``), code (parsed modules, so comments and docstrings do not count),
-        tables (stored tables that it names, and the stored runs of experiments it uses), needs, versions.
+        Hexadecimal SHA-256 of each part: notebook (cells without outputs), parameters, data (the files of ``data/``),
+        code (parsed modules, so comments and docstrings do not count), tables (stored tables that it names, and the
+        stored runs of experiments it uses), needs, versions, and of each data pack it names, see `pack_state`.
     """
     cells = nbformat.read(path, as_version=4).cells
     source = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells]
@@ -47,12 +51,34 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     return {
         "notebook": digest(source),
         "parameters": digest(dict(parameters)),
-        "data": digest([_packs(os.environ.get("MICRO_DATA", "")), [_file_hash(file) for file in shipped]]),
+        "data": digest([_file_hash(file) for file in shipped]),
         "code": digest({name: parsed(_module_file(name)) for name in modules}),
         "tables": digest([_file_hash(table) for table in tables]),
         "needs": digest(dict(needed)),
         "versions": digest(versions()),
+        **{f"pack {name}": pack_state(name) for name in _packs(code, modules, parameters)},
     }
+
+
+def pack_state(name: str) -> str:
+    """Return `ABSENT`, or a hash of the files that a pack would be read from: names, sizes and times of change.
+
+    Times stand for pixels, since hashing gigabytes takes minutes. The manifest counts by its contents: a download
+    writes it anew whenever it looks whether the pack is whole.
+    """
+    folder = located(name)
+    if folder is None:
+        return ABSENT
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith("."))
+    return digest([[str(file.relative_to(folder)), *_version(file)] for file in files])
+
+
+def downloaded(parts: Mapping[str, str]) -> dict[str, str]:
+    """Return the state of those packs that were absent when `fingerprint` made the parts: the run had them from here.
+
+    A pack that was there keeps its state of before, so what is changed during a run counts as changed.
+    """
+    return {part: pack_state(part.removeprefix("pack ")) for part, state in parts.items() if state == ABSENT}
 
 
 def digest(obj) -> str:
@@ -70,12 +96,21 @@ def _study(table: Path) -> str:
     return f"micro_lib.training.{found[1]}" if found else ""
 
 
-def _packs(folder: str) -> str:
-    if not folder:
-        return "none"
-    sums = Path(folder) / "SHA256SUMS"
-    named = [sums] if sums.is_file() else sorted(Path(folder).glob("*/manifest.csv"))
-    return digest([[path.parent.name, _file_hash(path)] for path in named])
+def _version(file: Path) -> tuple:
+    if file.name == "manifest.csv":
+        return (_file_hash(file),)
+    found = file.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def _packs(code: Iterable[ast.Module], modules: Iterable[str], parameters: Mapping) -> list[str]:
+    """Return the packs that code may read: those it names, all if it reads packs without naming one."""
+    if PACKS not in modules:
+        return []
+    reading = _modules([ast.parse(f"import {PACKS}")])  # where every pack is named
+    trees = [*code, *(ast.parse(_module_file(name).read_text("utf-8")) for name in modules if name not in reading)]
+    constants = {node.value for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return sorted(SOURCES.keys() & {*constants, *map(str, parameters.values())}) or sorted(SOURCES)
 
 
 def _modules(trees: Iterable[ast.Module]) -> list[str]:

@@ -19,7 +19,7 @@ from ipykernel.kernelspec import get_kernel_dict
 from tqdm import tqdm
 
 import micro_lib
-from micro_lib.application.fingerprint import digest, fingerprint
+from micro_lib.application.fingerprint import digest, downloaded, fingerprint
 from micro_lib.application.tables import claims_text, gather_claims, show, with_claims, with_stored
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import (
@@ -239,7 +239,7 @@ def _execute(notebook: Notebook, parameters: dict, parts: dict, place: Path) -> 
         "seconds": round(time.time() - started, 2),
         "peak_mib": round(memory.peak_mib, 1),
         "parameters": parameters,
-        "parts": parts,
+        "parts": {**parts, **downloaded(parts)},
         "files": [str(path.relative_to(place)) for path in files],
     }
     write_json(state_file, state)

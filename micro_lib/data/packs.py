@@ -146,14 +146,29 @@ def available(cache: str | Path = "") -> pd.DataFrame:
     pandas.DataFrame
         pack, found ("$MICRO_DATA", "download cache" or ""), otherwise (what happens where it is not found).
     """
-    given, base = os.environ.get("MICRO_DATA", ""), Path(cache or pooch.os_cache("micro_lib"))
-    places = {"$MICRO_DATA": Path(given), "download cache": base} if given else {"download cache": base}
-    rows = []
+    given, rows = os.environ.get("MICRO_DATA", ""), []
     for name, source in SOURCES.items():
-        found = [place for place, folder in places.items() if (folder / name / "manifest.csv").is_file()]
+        folder = located(name, cache)
+        place = "$MICRO_DATA" if given and folder and folder.parent == Path(given) else "download cache"
         otherwise = "get it by hand, see its card" if source.by_hand else "downloaded when asked for"
-        rows.append({"pack": name, "found": found[0] if found else "", "otherwise": "" if found else otherwise})
+        rows.append({"pack": name, "found": place if folder else "", "otherwise": "" if folder else otherwise})
     return pd.DataFrame(rows)
+
+
+def located(name: str, cache: str | Path = "") -> Path | None:
+    """Return the folder that a pack would be read from now, None if it would have to be downloaded or got by hand.
+
+    Parameters
+    ----------
+    name, cache
+        As for `pack`.
+    """
+    if (folder := _given(name)) or SOURCES[name].by_hand:
+        return folder
+    if name == "ebc_crack_tiles":
+        return located("nasa_ebc", cache)
+    folder = Path(cache or pooch.os_cache("micro_lib")) / name
+    return folder if (folder / "manifest.csv").is_file() else None
 
 
 def split_names(name: str, split: str) -> list[str]:
@@ -164,11 +179,15 @@ def split_names(name: str, split: str) -> list[str]:
 # Finding and reading
 
 
-def _real_records(name: str, source: Source, split: str, masks: str, cache, base_url: str) -> tuple[Record, ...]:
+def _given(name: str) -> Path | None:
     given = os.environ.get("MICRO_DATA", "")
-    if given and (Path(given) / name / "manifest.csv").is_file():
-        return _read_records(Path(given) / name, name, source, split, masks)
-    looked = f"Pack {name!r} is not in $MICRO_DATA ({given or 'not set'})."
+    return Path(given) / name if given and (Path(given) / name / "manifest.csv").is_file() else None
+
+
+def _real_records(name: str, source: Source, split: str, masks: str, cache, base_url: str) -> tuple[Record, ...]:
+    if folder := _given(name):
+        return _read_records(folder, name, source, split, masks)
+    looked = f"Pack {name!r} is not in $MICRO_DATA ({os.environ.get('MICRO_DATA') or 'not set'})."
     if source.by_hand:
         raise DataUnavailable(f"{looked} {source.by_hand}")
     try:

@@ -1,10 +1,14 @@
+import itertools
+import os
+
 import nbformat
 import pytest
 from helpers import example_notebook
 from nbformat.v4 import new_code_cell, new_notebook
 
 from micro_lib.application import fingerprint as module
-from micro_lib.application.fingerprint import fingerprint
+from micro_lib.application.fingerprint import ABSENT, downloaded, fingerprint
+from micro_lib.data import packs
 
 FILES = {
     "micro_lib/__init__.py": "",
@@ -15,6 +19,10 @@ FILES = {
     "micro_lib/analysis/metrics.py": "from micro_lib.core.base import VALUE\ndef f():\n    'Say.'\n    return VALUE\n",
     "micro_lib/analysis/late.py": "def g():\n    import micro_lib.analysis.metrics as m\n    return m\n",
     "micro_lib/data/splits.csv": "name\na\n",
+    "micro_lib/data/__init__.py": "",
+    "micro_lib/data/packs.py": "from micro_lib.data import sources\n",
+    "micro_lib/data/sources.py": "SOURCES = {'uhcs': 1, 'nasa_ebc': 2, 'pure_iron_serial': 3}\n",
+    "micro_lib/data/iron.py": "from micro_lib.data.packs import pack\nRECORDS = pack('pure_iron_serial')\n",
     "data/registry.csv": "name\na\n",
     "figures/tables/grains.csv": "a\n1\n",
     "figures/tables/cracks.csv": "a\n1\n",
@@ -29,6 +37,7 @@ def checkout(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.setattr(module, "repository_root", lambda: tmp_path)
     monkeypatch.delenv("MICRO_DATA", raising=False)
+    monkeypatch.setattr(packs.pooch, "os_cache", lambda _: tmp_path / "cache")
     return tmp_path
 
 
@@ -93,26 +102,74 @@ def test_parameters_and_needed_notebooks_count(checkout):
     assert changed(before, fingerprint(path, {"SEED": 1}, {"03_a": "y"})) == {"needs"}
 
 
-def test_real_and_shipped_data_count(checkout, monkeypatch):
+def test_shipped_data_count(checkout):
     path = save(checkout, "1")
-    without = fingerprint(path, {}, {})
-    packs = checkout / "packs"
-    (packs / "steel").mkdir(parents=True)
-    (packs / "steel" / "manifest.csv").write_text("a")
-    monkeypatch.setenv("MICRO_DATA", str(packs))
-    by_manifest = fingerprint(path, {}, {})
-    assert changed(without, by_manifest) == {"data"}
-    (packs / "steel" / "manifest.csv").write_text("b")
-    assert changed(by_manifest, fingerprint(path, {}, {})) == {"data"}
-    (packs / "SHA256SUMS").write_text("0 a")
-    by_sums = fingerprint(path, {}, {})
-    (packs / "SHA256SUMS").write_text("1 a")
-    assert changed(by_sums, fingerprint(path, {}, {})) == {"data"}
-    monkeypatch.delenv("MICRO_DATA")
     for name in ("data/registry.csv", "micro_lib/data/splits.csv"):
         before = fingerprint(path, {}, {})
         (checkout / name).write_text("name\nb\n")
         assert changed(before, fingerprint(path, {}, {})) == {"data"}
+
+
+def lay_out(base, name):
+    for file in ("images/a.png", "masks/a.png", "manifest.csv"):
+        (base / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (base / name / file).write_text("123")
+    return base / name
+
+
+PACK = "from micro_lib.data.packs import pack\npack('uhcs')"
+WHERE = {
+    "named": (PACK, {}, ["uhcs"]),
+    "named in a module": ("from micro_lib.data import iron", {}, ["pure_iron_serial"]),
+    "named by a parameter": (PACK, {"PACK": "nasa_ebc"}, ["nasa_ebc", "uhcs"]),
+    "none named": ("from micro_lib.data.packs import available", {}, sorted(packs.SOURCES)),
+    "no packs": ("print('uhcs')", {}, []),
+}
+
+
+@pytest.mark.parametrize(("cell", "parameters", "names"), WHERE.values(), ids=WHERE)
+def test_packs_count_where_they_may_be_read(checkout, cell, parameters, names):
+    parts = fingerprint(save(checkout, cell), parameters, {})
+    assert [part.removeprefix("pack ") for part, state in parts.items() if state == ABSENT] == names
+
+
+@pytest.mark.parametrize("place", ["MICRO_DATA", "cache"])
+def test_a_pack_counts_when_it_comes_and_with_every_change_of_its_files(checkout, monkeypatch, place):
+    monkeypatch.setenv("MICRO_DATA", str(checkout / "MICRO_DATA"))
+    path = save(checkout, PACK)
+    states = [fingerprint(path, {}, {})]
+    folder = lay_out(checkout / place, "uhcs")
+    states.append(fingerprint(path, {}, {}))
+    (folder / "masks" / "a.png").write_text("124")  # as long as before
+    states.append(fingerprint(path, {}, {}))
+    (folder / "images" / "b.png").write_text("123")
+    states.append(fingerprint(path, {}, {}))
+    (folder / "manifest.csv").write_text("124")
+    states.append(fingerprint(path, {}, {}))
+    for before, after in itertools.pairwise(states):
+        assert changed(before, after) == {"pack uhcs"}
+
+
+def test_other_packs_and_a_manifest_written_again_do_not_count(checkout, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(checkout / "MICRO_DATA"))
+    folder, path = lay_out(checkout / "cache", "uhcs"), save(checkout, PACK)
+    before = fingerprint(path, {}, {})
+    lay_out(checkout / "MICRO_DATA", "nasa_ebc")
+    os.utime(folder / "manifest.csv", ns=(1, 1))
+    assert not changed(before, fingerprint(path, {}, {}))
+    lay_out(checkout / "MICRO_DATA", "uhcs")
+    assert changed(before, fingerprint(path, {}, {})) == {"pack uhcs"}
+
+
+def test_a_download_by_the_run_itself_is_part_of_what_it_ran_with(checkout):
+    path = save(checkout, PACK, "pack('nasa_ebc')")
+    lay_out(checkout / "cache", "nasa_ebc")
+    before = fingerprint(path, {}, {})
+    lay_out(checkout / "cache", "uhcs")
+    after = fingerprint(path, {}, {})
+    assert changed(before, after) == {"pack uhcs"} and downloaded(before) == {"pack uhcs": after["pack uhcs"]}
+    os.utime(checkout / "cache" / "nasa_ebc" / "images" / "a.png", ns=(1, 1))
+    assert downloaded(before).keys() == {"pack uhcs"}  # what was there and is changed meanwhile stays a change
 
 
 def test_stored_tables_count_where_the_notebook_names_them(checkout):

@@ -15,6 +15,7 @@ from micro_lib.__main__ import main
 from micro_lib.application import runner
 from micro_lib.application.tables import README_MARKS
 from micro_lib.core.runs import read_json, read_table, write_json, write_table
+from micro_lib.data import packs
 
 PARAMETERS = 'PROFILE = ""\nSEED = 1\nDATA = "auto"\nOUT = ""'
 
@@ -104,6 +105,20 @@ def test_a_notebook_runs_again_when_one_it_needs_has_changed(tmp_path, run):
     small(folder, "03_a", COUNT, "2")
     assert run() == 0
     assert len(counted(tmp_path, "03_a")) == len(counted(tmp_path, "04_b")) == 2
+
+
+def test_stand_ins_give_way_to_a_pack_that_comes_later_and_a_download_by_the_run_is_no_change(
+    tmp_path, run, monkeypatch
+):
+    monkeypatch.delenv("MICRO_DATA", raising=False)
+    monkeypatch.setattr(packs.pooch, "os_cache", lambda _: tmp_path / "cache")
+    reads = "if SEED == 0:\n    from micro_lib.data.packs import pack\n    pack('uhcs')"
+    small(tmp_path / "notebooks", "03_offline", COUNT, reads)
+    fetched = f"folder = Path({str(tmp_path)!r}) / 'cache' / 'uhcs'\nfolder.mkdir(parents=True, exist_ok=True)"
+    fetched += "\n(folder / 'manifest.csv').write_text('name,specimen')"
+    small(tmp_path / "notebooks", "04_fetches", COUNT, reads, fetched)
+    assert run() == run() == run() == 0
+    assert [len(counted(tmp_path, name)) for name in ("03_offline", "04_fetches")] == [2, 1]
 
 
 def test_a_dead_kernel_is_a_failed_notebook(tmp_path, run, capsys):
