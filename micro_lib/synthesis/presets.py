@@ -95,15 +95,22 @@ def space_of(distributions: dict) -> Space:
 
 
 def preset(name: str) -> Space:
-    """The grain scenario called `name`: one of `PRESETS`.
+    """The grain scenario called `name`: one of `PRESETS`, or of your own, a file ``.json`` written by `Space.save`.
 
     Raises
     ------
     ValueError
-        Naming the presets there are.
+        Naming the presets there are, or the file and which of its parameters are missing or unknown.
     """
+    if name.endswith(".json"):
+        space = Space.load(name)
+        if missing := [parameter for parameter in PARAMETERS if parameter not in space]:
+            raise ValueError(f"{name} lacks {', '.join(missing)}; make it from a preset: preset('broad').replace(...)")
+        if unknown := [parameter for parameter in space if parameter not in PARAMETERS]:
+            raise ValueError(f"{name} holds {', '.join(unknown)}, which the grain generator does not know")
+        return space
     if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}, and files that end in .json")
     return space_of({"trampert": TRAMPERT, "steel_316l": STEEL_316L, "iron": IRON, "broad": BROAD}[name])
 
 

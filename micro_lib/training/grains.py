@@ -33,7 +33,7 @@ from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
     "labels": "synthetic",  # "synthetic", or "development": the ceiling, real labels of the 316L development groups
-    "preset": "broad",  # of synthesis.presets
+    "preset": "broad",  # as for synthesis.presets.preset
     "ablate": "",  # a feature of `FEATURES` switched off in the preset
     "architecture": "",  # of models.unet
     "weights": "imagenet",

@@ -93,6 +93,22 @@ def test_an_unknown_preset_is_refused_with_those_there_are():
         preset("steel")
 
 
+def test_a_space_of_your_own_is_a_file(tmp_path):
+    own, path = preset("iron").replace(grain_diameter_px=Constant(33.0)), tmp_path / "own.json"
+    own.save(path)
+    assert preset(str(path)) == own != preset("iron")
+
+
+def test_a_file_of_another_generator_is_refused_by_name(tmp_path):
+    own, path = preset("iron"), tmp_path / "own.json"
+    own.only(*list(own)[:-1]).save(path)
+    with pytest.raises(ValueError, match=r"own\.json lacks bit_depth; make it from a preset"):
+        preset(str(path))
+    Space({**own, "layers": Parameter(Constant(3), "1")}).save(path)
+    with pytest.raises(ValueError, match=r"own\.json holds layers, which"):
+        preset(str(path))
+
+
 def test_unknown_and_missing_parameters_are_named():
     with pytest.raises(ValueError, match=r"'grain_size'.*'grain_diameter_px'"):
         space_of({"grain_size": 4.0, "boundary_width_px": 3.0, "boundary_grey": 0.2})

@@ -7,7 +7,8 @@ from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.tiles import Labelled, reduced
 from micro_lib.models.segmenter import Segmenter
-from micro_lib.synthesis.presets import PARAMETERS
+from micro_lib.synthesis.distributions import Constant
+from micro_lib.synthesis.presets import PARAMETERS, preset
 from micro_lib.training import grains
 from micro_lib.training.shared import run_folder
 
@@ -102,6 +103,13 @@ def test_real_data_that_are_not_there_are_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("MICRO_DATA", str(tmp_path))
     with pytest.raises(Exception, match="ss316l_grains"):
         grains.score(None, grains.complete({"data": "real"}))
+
+
+def test_a_space_of_your_own_is_trained_on(tmp_path):
+    path = str(tmp_path / "own.json")
+    preset("trampert").replace(grain_diameter_px=Constant(21.0)).save(path)
+    table = grains.scenario(grains.complete({"preset": path}), 64).sample(3, 1)
+    assert set(table["grain_diameter_px"]) == {21.0} and set(table["height_px"]) == {64}
 
 
 @pytest.mark.parametrize("feature", grains.FEATURES)
