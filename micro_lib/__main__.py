@@ -1,4 +1,4 @@
-"""The command line: ``python -m micro_lib reproduce | publish | claims | sweep | segment``."""
+"""The command line: ``python -m micro_lib reproduce | publish | claims | sweep | segment | check``."""
 
 import argparse
 import ast
@@ -33,11 +33,11 @@ def _reproduce(options) -> int:
 
 
 def _publish(options) -> int:
-    from micro_lib.application import runner
+    from micro_lib.application import publishing, runner
 
     try:
-        return runner.publish(profile=options.profile)
-    except runner.RunnerError as error:
+        return publishing.publish(profile=options.profile)
+    except (ValueError, runner.RunnerError) as error:
         return _refuse(error)
 
 
@@ -63,7 +63,34 @@ def _sweep(options) -> int:
         return _refuse(error)
 
 
-_COMMANDS = {"reproduce": _reproduce, "publish": _publish, "claims": _claims, "sweep": _sweep}
+def _check(options) -> int:
+    from micro_lib.data.files import check, describe
+
+    try:
+        problems = check(options.folder, _class_map(options.classes) if options.classes else None)
+    except (ValueError, NotADirectoryError) as error:
+        return _refuse(error)
+    print(describe(problems))
+    return 1 if (problems["severity"] == "error").any() else 0
+
+
+def _class_map(words: list[str]):
+    """Return the class map of a known pack, or one of names in the order of their ids, or with their grey levels."""
+    from micro_lib.core.labels import ClassMap
+    from micro_lib.data.sources import SOURCES
+
+    if len(words) == 1 and words[0] in SOURCES:
+        return SOURCES[words[0]].class_maps["masks"]
+    if len(words) == 1:
+        raise ValueError(f"--classes {words[0]}: give two names or more, or one pack of {', '.join(sorted(SOURCES))}")
+    names, _, levels = zip(*(word.partition("=") for word in words), strict=True)
+    values = {int(level or i): i for i, level in enumerate(levels) if (level or "0").isdecimal()}
+    if len(values) < len(words) or len(set(names)) < len(words):
+        raise ValueError(f"--classes {' '.join(words)}: expected different names, NAME or NAME=GREY_LEVEL, and levels")
+    return ClassMap("--classes", names, values, ("#000000",) * len(names))  # nothing is drawn
+
+
+_COMMANDS = {"reproduce": _reproduce, "publish": _publish, "claims": _claims, "sweep": _sweep, "check": _check}
 
 
 def _refuse(reason) -> int:
@@ -86,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     reproduce = commands.add_parser("reproduce", help="run the notebooks, end with the claims table")
     reproduce.add_argument("--only", nargs="*", default=[], metavar="NOTEBOOK", help="numbers or names, e.g. 03 05")
-    publish = commands.add_parser("publish", help="copy figures and tables from build/ to figures/")
+    publish = commands.add_parser(
+        "publish", help="copy figures, tables and notebooks from build/"
+    )
     sweep = commands.add_parser("sweep", help="run an experiment for many seeds; goes on where it was stopped")
     sweep.add_argument("name", help="name of the sweep, e.g. grains")
     sweep.add_argument("--only", nargs="*", default=[], metavar="CONFIGURATION", help="names, e.g. broad 'real labels'")
@@ -98,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         )
     for command in (reproduce, publish, sweep):
         command.add_argument("--profile", default="", help="smoke, quick (default), study or paper")
+    check = commands.add_parser("check", help="report all that is wrong with a folder of micrographs and masks")
+    check.add_argument("folder", metavar="FOLDER", help="holds images/, and masks/ and manifest.csv if there are any")
+    check.add_argument(
+        "--classes", nargs="+", metavar="NAME", help="of the masks by id, or NAME=GREY_LEVEL each, or a pack's name"
+    )
     commands.add_parser("claims", help="print the published claims table")
     commands.add_parser("segment", help="segment a folder of micrographs: segment MODEL FOLDER OUT [--pixel-size-um X]")
     return parser

@@ -11,6 +11,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 from micro_lib.core.runs import parsed, repository_root, versions
+from micro_lib.data.manifest import MANIFEST
 from micro_lib.data.packs import located
 from micro_lib.data.sources import SOURCES
 
@@ -97,7 +98,7 @@ def _study(table: Path) -> str:
 
 
 def _version(file: Path) -> tuple:
-    if file.name == "manifest.csv":
+    if file.name == MANIFEST:
         return (_file_hash(file),)
     found = file.stat()
     return found.st_size, found.st_mtime_ns

@@ -2,6 +2,7 @@
 
 import warnings
 from collections import Counter
+from collections.abc import Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from tqdm.auto import tqdm
 from micro_lib.core.labels import ClassMap, MaskError
 from micro_lib.core.runs import atomic_path
 from micro_lib.data.formats import FORMAT, SUFFIXES, MicrographError, Raw, read_pixel_size, read_raw
+from micro_lib.data.manifest import MANIFEST, inspected
 
 
 class Image(NamedTuple):
@@ -271,7 +273,8 @@ def _mask_fix(path: Path, values: np.ndarray, class_map: ClassMap | None) -> str
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return "JPEG changes grey levels: export the mask as PNG."
     if found <= {0, 255}:
-        return "The mask is 0/255, not class ids: give a class map with values={0: 0, 255: 1}."
+        given = "values={0: 0, 255: 1}, on the command line --classes NAME=0 NAME=255"
+        return f"The mask is 0/255, not class ids: give a class map with {given}."
     offered = {value: i for i, value in enumerate(sorted(found)[:8])}
     if len(found) > 8:
         return "Many values: the mask is smoothed or no mask; export it without interpolation and compression."
@@ -290,7 +293,8 @@ def check(folder: str | Path, class_map: ClassMap | None = None) -> pd.DataFrame
     ----------
     folder : str or pathlib.Path
         Holds ``images/`` and, for labelled data, ``masks/`` with files of the same names (suffixes may differ); or,
-        without an ``images`` folder, the micrographs themselves.
+        without an ``images`` folder, the micrographs themselves. A ``manifest.csv``, see
+        `micro_lib.data.manifest.read_manifest`, makes it a data pack, whose images are PNG.
     class_map : ClassMap, optional
         What the masks mean; without it their values are reported, not judged.
 
@@ -314,7 +318,8 @@ def check(folder: str | Path, class_map: ClassMap | None = None) -> pd.DataFrame
     masks = findings.listed(folder / "masks") if (folder / "masks").is_dir() else {}
     if not images:
         findings.add("error", folder, "no micrographs", " ".join(SUFFIXES), "Put them into images/, masks into masks/.")
-    shapes = findings.check_images(images)
+    sizes = findings.check_manifest(folder / MANIFEST, images) if (folder / MANIFEST).is_file() else set()
+    shapes = findings.check_images(images, sizes)
     if (folder / "masks").is_dir():
         findings.check_pairs(images, masks)
         findings.check_masks(masks, shapes, class_map)
@@ -352,7 +357,7 @@ class _Findings:
         files = sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith("."))
         known = [file for file in files if file.suffix.lower() in SUFFIXES]
         for file in sorted(set(files) - set(known)):
-            if file.name not in ("Thumbs.db", "desktop.ini", "manifest.csv"):
+            if file.name not in ("Thumbs.db", "desktop.ini", MANIFEST):
                 self.add("info", file, f"a {file.suffix or 'nameless'} file", " ".join(SUFFIXES), "It is passed over.")
         by_stem: dict[str, Path] = {}
         for file in known:
@@ -366,8 +371,27 @@ class _Findings:
             self.add("warning", by_stem[group[0]], found, "names that differ in letters", fix)
         return by_stem
 
-    def check_images(self, images: dict[str, Path]) -> dict[str, tuple[tuple[int, int], int]]:
-        """Read every micrograph; return by stem the shapes and the heights of the information bars."""
+    def check_manifest(self, path: Path, images: dict[str, Path]) -> set[str]:
+        """Hold a manifest against the images; return the names that it gives a pixel size."""
+        table, faults = inspected(path)
+        for error in faults:
+            self.add("error", path, error.found, error.expected, error.fix)
+        for name in sorted(set(table["name"]) - images.keys() - {""}):
+            partner = next((stem for stem in images if stem.lstrip("0") == name.lstrip("0")), "")
+            fix = f"Write {partner}: names are text, leading zeros count." if partner else "Add it, or remove the row."
+            self.add("error", path, f"name {name!r} without an image", f"images/{name}.png", fix)
+        for stem, file in images.items() if len(table) else ():
+            if stem not in set(table["name"]):
+                self.add("warning", file, f"no row in {path.name}", "one row a micrograph", "Without it is not read.")
+            elif file.suffix != ".png":
+                self.add("error", file, f"a {file.suffix} file", f"{stem}.png, as in all packs", "Export it as PNG.")
+        return set(table.loc[table["um_per_px"].notna(), "name"])
+
+    def check_images(self, images: dict[str, Path], scaled: Set[str]) -> dict[str, tuple[tuple[int, int], int]]:
+        """Read every micrograph; return by stem the shapes and the heights of the information bars.
+
+        Those `scaled` by a manifest need no scale in their tags.
+        """
         shapes, depths, unscaled = {}, {}, []
         for stem, file in tqdm(images.items(), desc="reading images", unit="image", delay=2, leave=False):
             try:
@@ -377,7 +401,7 @@ class _Findings:
                 self.add("error", file, error.found, error.expected, error.fix)
                 continue
             shapes[stem], depths[stem] = (image.pixels.shape, bar), str(image.pixels.dtype)
-            if image.pixel_size_um is None:
+            if image.pixel_size_um is None and stem not in scaled:
                 unscaled.append(file)
             if bar:
                 fix = "Read it with crop_info_bar=True, and crop its mask alike, or mask the rows."
@@ -397,7 +421,7 @@ class _Findings:
     def _check_scale(self, images: dict[str, Path], unscaled: list[Path]) -> None:
         if unscaled:
             found = f"no pixel size in {len(unscaled)} of {len(images)} images, this the first: "
-            fix = "Give pixel_size_um when reading; else sizes come in pixels only."
+            fix = f"Give pixel_size_um when reading, or um_per_px in {MANIFEST}; else sizes come in pixels only."
             self.add("warning", unscaled[0], found + read_pixel_size(unscaled[0])[1], "a scale in the tags", fix)
 
     def check_pairs(self, images: dict[str, Path], masks: dict[str, Path]) -> None:

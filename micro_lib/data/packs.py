@@ -14,15 +14,13 @@ import pooch
 
 from micro_lib.core import profiles
 from micro_lib.core.labels import ClassMap
-from micro_lib.core.runs import read_table
 from micro_lib.data.downloads import REGISTRY, fetch
 from micro_lib.data.files import read_mask, read_micrograph
 from micro_lib.data.formats import MicrographError
+from micro_lib.data.manifest import ATTRIBUTES, MANIFEST, read_manifest
 from micro_lib.data.sources import SOURCES, DataUnavailable, Source
 
 DATA = ("auto", "real", "generated")
-# Columns of a manifest that a Record carries on. oxide_fraction: share of the pixels that are thermally grown oxide.
-ATTRIBUTES = ("oxide_fraction",)
 
 
 class Record(NamedTuple):
@@ -33,7 +31,7 @@ class Record(NamedTuple):
     mask: np.ndarray  # (H, W) uint8 class ids
     group: str  # overlap group or specimen: never split within one
     pixel_size_um: float | None
-    attributes: Mapping[str, float] = MappingProxyType({})  # what else is known of it; see `ATTRIBUTES`
+    attributes: Mapping[str, float] = MappingProxyType({})  # see `manifest.ATTRIBUTES`
     domain: str = ""  # how it was taken, where a pack has several ways: a view, a preparation
 
 
@@ -168,7 +166,7 @@ def located(name: str, cache: str | Path = "") -> Path | None:
     if name == "ebc_crack_tiles":
         return located("nasa_ebc", cache)
     folder = Path(cache or pooch.os_cache("micro_lib")) / name
-    return folder if (folder / "manifest.csv").is_file() else None
+    return folder if (folder / MANIFEST).is_file() else None
 
 
 def split_names(name: str, split: str) -> list[str]:
@@ -181,7 +179,7 @@ def split_names(name: str, split: str) -> list[str]:
 
 def _given(name: str) -> Path | None:
     given = os.environ.get("MICRO_DATA", "")
-    return Path(given) / name if given and (Path(given) / name / "manifest.csv").is_file() else None
+    return Path(given) / name if given and (Path(given) / name / MANIFEST).is_file() else None
 
 
 def _real_records(name: str, source: Source, split: str, masks: str, cache, base_url: str) -> tuple[Record, ...]:
@@ -199,11 +197,7 @@ def _real_records(name: str, source: Source, split: str, masks: str, cache, base
 
 
 def _read_records(folder: Path, name: str, source: Source, split: str, masks: str) -> tuple[Record, ...]:
-    manifest = read_table(folder / "manifest.csv")
-    if not {"name", "specimen"} <= set(manifest.columns):
-        expected = "the columns name and specimen, better also overlap_group and um_per_px"
-        raise MicrographError(folder / "manifest.csv", f"columns {list(manifest.columns)}", expected, "Add them.")
-    manifest = manifest.sort_values("name", ignore_index=True)
+    manifest = read_manifest(folder / MANIFEST)
     if split != "all":
         listed = split_names(name, split)
         if absent := sorted(set(listed) - set(manifest["name"])):
@@ -213,23 +207,19 @@ def _read_records(folder: Path, name: str, source: Source, split: str, masks: st
                 raise DataUnavailable(f"{message}. Complete the folder, or read split 'all'.")
             warnings.warn(message, stacklevel=4)
         manifest = manifest[manifest["name"].isin(listed)]
-    column = "overlap_group" if "overlap_group" in manifest else "specimen"
-    groups = [source.group or str(group) for group in manifest[column]]
-    rows = zip(manifest.to_dict("records"), groups, strict=True)
-    return tuple(_read_record(folder, row, group, masks, source.class_maps[masks]) for row, group in rows)
+    rows = [{**row, "group": source.group or row["group"]} for row in manifest.to_dict("records")]
+    return tuple(_read_record(folder, row, masks, source.class_maps[masks]) for row in rows)
 
 
-def _read_record(folder: Path, row: Mapping, group: str, masks: str, class_map: ClassMap) -> Record:
-    file = f"{row['name']}.png"
-    size = row.get("um_per_px")
-    image = read_micrograph(folder / "images" / file, None if size is None or np.isnan(size) else size)
+def _read_record(folder: Path, row: Mapping, masks: str, class_map: ClassMap) -> Record:
+    file, size = f"{row['name']}.png", row["um_per_px"]
+    image = read_micrograph(folder / "images" / file, None if np.isnan(size) else size)
     mask = read_mask(folder / masks / file, class_map)
     if mask.shape != image.pixels.shape:
         expected = f"{image.pixels.shape}, the size of its image"
         raise MicrographError(folder / masks / file, f"a mask of {mask.shape}", expected, "Get the pack anew.")
-    attributes = {name: float(row[name]) for name in ATTRIBUTES if name in row}
-    domain = "" if pd.isna(row.get("domain")) else str(row["domain"])
-    return Record(str(row["name"]), image.pixels, mask, group, image.pixel_size_um, attributes, domain)
+    attributes = {name: row[name] for name in ATTRIBUTES if name in row}
+    return Record(row["name"], image.pixels, mask, row["group"], image.pixel_size_um, attributes, row["domain"])
 
 
 def _crack_tiles(coatings: Sequence[Record]) -> tuple[Record, ...]:

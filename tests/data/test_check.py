@@ -9,6 +9,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from micro_lib.__main__ import main
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.data.files import COLUMNS, check, describe, read_micrograph, write_mask, write_micrograph
 
@@ -194,6 +195,85 @@ def test_all_at_once_errors_first_and_every_row_in_the_text(folder):
         assert f"{row.severity}: {row.file}" in text
         assert row.fix in text
     assert not problems.isin([""]).any(axis=None)
+
+
+def as_pack(folder, text):
+    """Make the micrographs PNG, as in a pack, and write a manifest."""
+    for file in list((folder / "images").iterdir()):
+        write_micrograph(file.with_suffix(".png"), read_micrograph(file).pixels)
+        file.unlink()
+    (folder / "manifest.csv").write_text(text, encoding="utf-8")
+
+
+def test_a_sound_pack_has_no_problem_and_its_scale_from_the_manifest(folder):
+    as_pack(folder, "name,specimen,um_per_px\na0,s,0.5\na1,s,0.5\na2,s,\n")
+    problems = check(folder, IDS)
+    assert row_of(problems, "images/a2.png").found.startswith("no pixel size in 1 of 3 images")
+    assert "um_per_px in manifest.csv" in problems["fix"][0] and len(problems) == 1
+
+
+def test_manifest_and_images_are_held_against_each_other(folder):
+    as_pack(folder, 'name,specimen,um_per_px\na0,s,0.5\na1,s,0.5\na1,s,0.5\n1,,"0,5"\n')
+    (folder / "images" / "a2.png").rename(folder / "images" / "001.png")
+    (folder / "masks" / "a2.png").rename(folder / "masks" / "001.png")
+    write_micrograph(folder / "images" / "a0.tif", noisy())
+    (folder / "images" / "a0.png").unlink()
+    problems = check(folder, IDS)
+    for word in (
+        "name 'a1' in lines 3, 4",
+        "neither specimen nor overlap_group in line 5",
+        "um_per_px '0,5' in line 5",
+    ):
+        assert row_of(problems, "manifest.csv", word).severity == "error"
+    assert "Write 001: names are text" in row_of(problems, "manifest.csv", "name '1' without an image").fix
+    assert row_of(problems, "images/001.png", "no row in manifest.csv").severity == "warning"
+    assert row_of(problems, "images/a0.tif", "a .tif file").expected == "a0.png, as in all packs"
+    assert (problems["severity"] == "error").sum() == 5
+
+
+def test_a_manifest_that_cannot_be_read_is_one_problem(folder):
+    as_pack(folder, "")
+    assert (
+        row_of(check(folder, IDS)[lambda table: table["severity"] == "error"], "manifest.csv").found == "an empty file"
+    )
+
+
+def test_the_command_prints_every_problem_and_fails_where_something_cannot_be_used(folder, capsys):
+    assert main(["check", str(folder)]) == 0
+    assert capsys.readouterr().out == "no problems found\n"
+    write_micrograph(folder / "images" / "a1.tif", noisy())
+    assert main(["check", str(folder), "--classes", "grain", "boundary", "pore"]) == 0, "a warning alone"
+    assert "warning: images/a1.tif" in capsys.readouterr().out
+    write_mask(folder / "masks" / "a2.png", mask(n=4))
+    assert main(["check", str(folder), "--classes", "grain", "boundary", "pore"]) == 1
+    out = capsys.readouterr().out
+    assert "error: masks/a2.png" in out and "3: 500 px" in out and "warning: images/a1.tif" in out
+
+
+def test_the_command_takes_grey_levels_and_known_packs(folder, capsys):
+    for i in range(3):
+        write_mask(folder / "masks" / f"a{i}.png", mask(n=2) * 255)
+    known = ["grain=0", "boundary=255"], ["ss316l_grains"]
+    unknown = ["grain", "boundary"], ["nasa_ebc"]
+    for classes, code in zip((*known, *unknown), (0, 0, 1, 1), strict=True):
+        assert main(["check", str(folder), "--classes", *classes]) == code, classes
+    assert "--classes NAME=0 NAME=255" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (["crack"], "give two names or more, or one pack of ebc_crack_tiles"),
+        (["grain", "grain"], "expected different names"),
+        (["grain=1", "crack"], "and levels"),
+        (["grain=dark", "crack"], "NAME=GREY_LEVEL"),
+    ],
+)
+def test_the_command_refuses_class_maps_that_are_none(folder, capsys, classes, words):
+    assert main(["check", str(folder), "--classes", *classes]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["check", str(folder / "absent")]) == 2
+    assert "absent is no folder" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not os.environ.get("MICRO_DATA"), reason="MICRO_DATA is not set: no real packs here")

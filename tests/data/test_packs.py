@@ -516,6 +516,14 @@ def test_users_own_folder_wins_and_its_faults_are_named(tmp_path, monkeypatch):
         pack("ss316l_grains", "real")
 
 
+def test_names_that_look_like_numbers_stay_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    own_pack(tmp_path / "pure_iron_serial", ["001", "01"])
+    assert [record.name for record in pack("pure_iron_serial", "real").records] == ["001", "01"]
+    own_pack(tmp_path / "nasa_ebc", ["1e3", "002"], overlap_group=["", "07"])
+    assert [(r.name, r.group) for r in pack("nasa_ebc", "real").records] == [("002", "07"), ("1e3", "1e3")]
+
+
 # Converters, on small drawn originals
 
 
