@@ -4,7 +4,6 @@ import argparse
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,10 @@ import pandas as pd
 from PIL import Image as PillowImage
 
 from micro_lib.analysis import grain_size
+from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import atomic_path, write_table
-from micro_lib.data.files import read_micrograph, write_mask
+from micro_lib.core.runs import atomic_path, read_table, write_table
+from micro_lib.data.files import Image, info_bar_rows, read_micrograph, write_mask
 from micro_lib.data.formats import SUFFIXES
 from micro_lib.models.carded import CardError
 from micro_lib.models.devices import best_device
@@ -23,6 +23,8 @@ from micro_lib.models.scaling import Segmented, segment_micrograph
 from micro_lib.models.segmenter import Segmenter
 
 OVERLAY_STRENGTH = 0.6
+TABLE, PICTURES = "measurements.csv", ("masks", "overlays")  # the results
+DONE, FAILED = "segmented", "failed"
 
 
 class SegmentError(RuntimeError):
@@ -33,9 +35,21 @@ class SegmentError(RuntimeError):
 class Report:
     """What became of a folder."""
 
-    measurements: pd.DataFrame  # one row an image that worked
-    warnings: Mapping[str, str]  # by file name
-    failures: Mapping[str, str]
+    measurements: pd.DataFrame  # one row an image
+
+    @property
+    def warnings(self) -> dict[str, str]:
+        """What is to be looked at, by file name."""
+        return self._remarks(DONE)
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """Why there is no mask, by file name."""
+        return self._remarks(FAILED)
+
+    def _remarks(self, status: str) -> dict[str, str]:
+        rows = self.measurements[self.measurements["status"].eq(status) & self.measurements["remark"].ne("")]
+        return dict(zip(rows["name"], rows["remark"], strict=True))
 
 
 def main(arguments: list[str]) -> int:
@@ -72,7 +86,7 @@ def segment_folder(
     """Segment every image of a folder, going on past those that fail.
 
     Writes ``masks/<name>.png`` (uint8 class ids, size of the input), ``overlays/<name>.png`` and
-    ``measurements.csv`` into `out`.
+    ``measurements.csv`` into `out`. Run again on the same folder, it writes all of them anew.
 
     Parameters
     ----------
@@ -90,12 +104,13 @@ def segment_folder(
         Width to draw the boundaries with; 0 is the one the model was trained on. Width is a convention of the
         annotator: it moves pixel scores, hardly the grain size.
     crop_info_bar : bool
-        Cut off the microscope's information bar; the masks then have the size of the rest.
+        Cut off the microscope's information bar, the masks then have the size of the rest; else it is warned of.
 
     Returns
     -------
     Report
-        One row an image: name, height, width, pixel_size_um, grain_px, scale, outside_trained_range,
+        One row an image: name, status ("segmented" or "failed"; in the table of a killed run "not reached"), remark
+        (warnings, or why it failed), height, width, pixel_size_um, grain_px, scale, outside_trained_range,
         boundary_fraction, and the sizes by intercept and planimetric method with 95 % intervals, in px and, with a
         pixel size, um and ASTM number; warnings and failures by file name.
 
@@ -104,32 +119,46 @@ def segment_folder(
     FileNotFoundError
         If there is no such folder.
     SegmentError
-        If it holds no image, two images share a name, a result would overwrite an input, or a width is given for a
-        model that draws no lines.
+        If it holds no image, two images share a name, `out` is no folder for its results or holds others, the model
+        has other classes, or a width is given for a model that draws no lines.
     """
+    if (classes := segmenter.card.class_map.classes) != GRAIN_BOUNDARY.classes:
+        expected = ", ".join(GRAIN_BOUNDARY.classes)
+        raise SegmentError(f"the model tells {', '.join(classes)} apart; grains are measured by one of {expected}")
     if line_px and not segmenter.card.line_px:
         raise SegmentError("the model takes the likelier class of each pixel and draws no lines: leave out --line-px")
     paths, out = _inputs(Path(folder), Path(out)), Path(out)
-    rows, warned, failures = [], {}, {}
+    _claim(out, paths)
+    rows = []
     for path in progress(paths, desc="segmenting", unit="image"):
+        pictures = [out / part / f"{path.stem}.png" for part in PICTURES]
         try:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                image = read_micrograph(path, pixel_size_um, crop_info_bar)
+            image, remarks = _read(path, pixel_size_um, crop_info_bar)
             result = segment_micrograph(segmenter, image.pixels, grain_px, line_px)
-            write_mask(out / "masks" / f"{path.stem}.png", result.mask)
-            _write_overlay(out / "overlays" / f"{path.stem}.png", image.pixels, result.mask, segmenter)
-            sizes, remark = _sizes(result.mask, image.pixel_size_um)
+            write_mask(pictures[0], result.mask)
+            _write_overlay(pictures[1], image.pixels, result.mask, segmenter)
+            sizes, without = _sizes(result.mask, image.pixel_size_um)
         except (ValueError, OSError, MemoryError) as error:
-            failures[path.name] = str(error)
+            rows.append({"name": path.name, "status": FAILED, "remark": str(error)})
+            for picture in pictures:  # of a run before
+                picture.unlink(missing_ok=True)
             continue
-        rows.append(_row(path, result, image.pixel_size_um, segmenter) | sizes)
-        if words := "; ".join(filter(None, [*(str(w.message) for w in caught), result.warning, remark])):
-            warned[path.name] = words
+        remark = "; ".join(filter(None, [*remarks, result.warning, without]))
+        rows.append(_row(path, remark, result, image.pixel_size_um, segmenter) | sizes)
     table = pd.DataFrame(rows)
-    if rows:
-        write_table(table, out / "measurements.csv")
-    return Report(table, warned, failures)
+    write_table(table, out / TABLE)
+    return Report(table)
+
+
+def _read(path: Path, pixel_size_um: float | None, crop_info_bar: bool) -> tuple[Image, list[str]]:
+    """Read a micrograph, and tell what is to be known of it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        image = read_micrograph(path, pixel_size_um, crop_info_bar)
+    remarks = [str(warning.message) for warning in caught]
+    if not crop_info_bar and (bar := info_bar_rows(image.pixels)):
+        remarks.append(f"the last {bar} rows look like an information bar and were segmented too: --crop-info-bar")
+    return image, remarks
 
 
 def _inputs(folder: Path, out: Path) -> list[Path]:
@@ -142,16 +171,38 @@ def _inputs(folder: Path, out: Path) -> list[Path]:
     if shared := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
         names = [path.name for path in paths if path.stem in shared]
         raise SegmentError(f"{folder}: {', '.join(names)} would share a mask; rename them")
-    if folder.resolve() in {(out / part).resolve() for part in ("masks", "overlays")}:
+    if folder.resolve() in {(out / part).resolve() for part in PICTURES}:
         raise SegmentError(f"the results in {out} would overwrite the micrographs in {folder}; give another OUT")
     return paths
 
 
-def _row(path: Path, result: Segmented, pixel_size_um: float | None, segmenter: Segmenter) -> dict:
+def _claim(out: Path, paths: list[Path]) -> None:
+    """Begin the table of results, so that a killed run leaves none of before; refuse a folder that holds others."""
+    names, is_used = [path.name for path in paths], (out / TABLE).is_file()
+    if is_used and (others := sorted(_listed(out / TABLE) - set(names))):
+        raise SegmentError(f"{out} holds results of other images ({', '.join(others[:3])}); give another OUT")
+    if not is_used and (found := [file for part in PICTURES for file in (out / part).glob("[!.]*")]):
+        raise SegmentError(f"{min(found)} was not made by this command; give another OUT")
+    try:
+        write_table(pd.DataFrame({"name": names, "status": "not reached", "remark": ""}), out / TABLE)
+    except OSError as error:
+        raise SegmentError(f"{out} is no folder that results can be written to ({error.strerror})") from error
+
+
+def _listed(table: Path) -> set[str]:
+    try:
+        return set(read_table(table)[["name", "status"]]["name"])
+    except (KeyError, ValueError) as error:
+        raise SegmentError(f"{table} was not made by this command; give another OUT") from error
+
+
+def _row(path: Path, remark: str, result: Segmented, pixel_size_um: float | None, segmenter: Segmenter) -> dict:
     low, high = segmenter.card.grain_px
     height, width = result.mask.shape
     return {
         "name": path.name,
+        "status": DONE,
+        "remark": remark,
         "height": height,
         "width": width,
         "pixel_size_um": pixel_size_um,
@@ -191,13 +242,13 @@ def _print(report: Report, out: str) -> None:
         print(f"warning: {name}: {words}", file=sys.stderr)
     for name, words in report.failures.items():
         print(f"failed: {name}: {words}", file=sys.stderr)
-    done = len(report.measurements)
-    print(f"{done} of {done + len(report.failures)} images segmented; masks, overlays and measurements.csv in {out}")
-    if not done or "intercept_size_px" not in report.measurements:
+    done = report.measurements[report.measurements["status"] == DONE]
+    print(f"{len(done)} of {len(report.measurements)} images segmented; masks, overlays and {TABLE} in {out}")
+    if done.empty or "intercept_size_px" not in done:
         return
-    unit = "um" if report.measurements["pixel_size_um"].notna().all() else "px"
+    unit = "um" if done["pixel_size_um"].notna().all() else "px"
     columns = ["name", *(f"intercept_{part}_{unit}" for part in ("size", "low", "high"))]
-    print(report.measurements[columns].round(2).to_string(index=False))
+    print(done[columns].round(2).to_string(index=False))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -219,9 +270,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
     if not (np.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number, with a point as decimal sign")
     return value
 
 

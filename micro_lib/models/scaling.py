@@ -4,17 +4,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from micro_lib.analysis.metrics import mean_intercept_px
+from micro_lib.analysis.metrics import TEST_LINE_SPACING_PX, mean_intercept_px
 from micro_lib.models.segmenter import Segmenter
 
 LARGEST_SCALE = 4.0  # beyond this, either way, an image holds too few pixels a grain, or grains
+NO_BOUNDARY = "no grain boundary was found, or too few to measure"
 
 
 class Segmented(NamedTuple):
     """One micrograph after segmentation."""
 
     mask: np.ndarray  # (H, W) uint8 class ids
-    grain_px: float  # mean intercept at the image's own scale
+    grain_px: float  # mean intercept at the image's own scale; NaN where there are too few boundaries to measure
     scale: float  # magnification the network saw it at
     warning: str  # "" or why the result is to be looked at
 
@@ -38,15 +39,15 @@ def segment_micrograph(
     Returns
     -------
     Segmented
-        With a warning where the grains are outside the trained range, or no boundary was found.
+        With a warning where the grains are outside the trained range, or no boundaries to measure were found.
     """
     first = segmenter.segment(pixels, line_px=line_px) if grain_px is None else None
-    if first is not None and not first.any():
-        return Segmented(first, float("nan"), 1.0, "no grain boundary was found")
-    estimate = mean_intercept_px(first) if grain_px is None else grain_px
+    estimate = _intercept_px(first) if grain_px is None else grain_px
+    if np.isnan(estimate):
+        return Segmented(first, estimate, 1.0, NO_BOUNDARY)
     scale = scale_for(estimate, segmenter.card.grain_px)
     mask = first if first is not None and scale == 1 else segmenter.segment(pixels, scale, line_px)
-    found = mean_intercept_px(mask)
+    found = _intercept_px(mask)
     return Segmented(mask, found, scale, _range_warning(estimate, found, scale, segmenter.card.grain_px))
 
 
@@ -55,6 +56,12 @@ def scale_for(grain_px: float, trained: tuple[float, float]) -> float:
     low, high = trained
     wanted = min(max(grain_px, low), high) / grain_px
     return min(max(wanted, 1 / LARGEST_SCALE), LARGEST_SCALE)
+
+
+def _intercept_px(mask: np.ndarray) -> float:
+    """Return the mean intercept, NaN where the test lines cross fewer than two boundaries."""
+    found = mean_intercept_px(mask)
+    return found if found < sum(lines[::TEST_LINE_SPACING_PX].size for lines in (mask, mask.T)) else float("nan")
 
 
 def _range_warning(estimate: float, found: float, scale: float, trained: tuple[float, float]) -> str:
@@ -66,6 +73,8 @@ def _range_warning(estimate: float, found: float, scale: float, trained: tuple[f
             f"grains of about {estimate:.0f} px are outside the {limits}: segmented at {scale:.2f} of its scale"
         )
     # A tenth is within what an estimate is good for.
-    if not 0.9 * low <= found * scale <= 1.1 * high:
+    if np.isnan(found):
+        words.append(NO_BOUNDARY)
+    elif not 0.9 * low <= found * scale <= 1.1 * high:
         words.append(f"after that they measure {found * scale:.0f} px, still outside the {limits}: look at the overlay")
     return "; ".join(words)

@@ -1,13 +1,15 @@
 """The folder command: masks of the right size for every image that can be read, words for every one that cannot."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from micro_lib.__main__ import main as micro_lib
 from micro_lib.application import segment
-from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.core.runs import read_table
 from micro_lib.data.files import write_micrograph
 from micro_lib.models import scaling, unet
@@ -48,8 +50,6 @@ def folder(tmp_path):
 
 
 def mask_of(out, name):
-    from PIL import Image
-
     return np.asarray(Image.open(out / "masks" / f"{name}.png"))
 
 
@@ -89,7 +89,9 @@ def test_a_broken_image_does_not_stop_the_others(folder, tmp_path):
     (folder / "b.tif").write_bytes((folder / "b.tif").read_bytes()[:500])
     (folder / "d.png").write_bytes(b"")
     report = segment.segment_folder(segmenter(), folder, tmp_path / "out")
-    assert report.measurements["name"].tolist() == ["a.png", "c.tif"]
+    assert report.measurements.set_index("name")["status"].to_dict() == {
+        "a.png": "segmented", "b.tif": "failed", "c.tif": "segmented", "d.png": "failed"
+    }  # fmt: skip
     assert set(report.failures) == {"b.tif", "d.png"} and "d.png" in report.failures["d.png"]
     assert sorted(p.name for p in (tmp_path / "out" / "masks").iterdir()) == ["a.png", "c.png"]
 
@@ -100,6 +102,31 @@ def test_an_empty_mask_is_a_warning_and_no_size(tmp_path):
     report = segment.segment_folder(segmenter(), tmp_path / "images", tmp_path / "out")
     assert "no grain boundary was found" in report.warnings["flat.png"] and not report.failures
     assert mask_of(tmp_path / "out", "flat").shape == (80, 80) and not mask_of(tmp_path / "out", "flat").any()
+
+
+class Shy(Dark):
+    """Finds the boundaries in small images only, so not at a higher magnification."""
+
+    def forward(self, x):
+        return super().forward(x) + torch.tensor([0.0, -99.0]).reshape(1, 2, 1, 1) * (x.shape[-2] > 300)
+
+
+def test_a_mask_that_is_empty_after_magnification_has_no_size_either():
+    image, _ = lattice()
+    for grain_px in (None, SPACING):
+        result = scaling.segment_micrograph(segmenter(50, 100, Shy()), image, grain_px)
+        assert result.scale > 1.5 and not result.mask.any() and np.isnan(result.grain_px)
+        assert "of its scale" in result.warning and result.warning.endswith(
+            "no grain boundary was found, or too few to measure"
+        )
+
+
+@pytest.mark.parametrize("speck", [np.s_[33:36, 33:36], np.s_[33:36, 38:43]])  # between test lines, and on one
+def test_a_speck_is_no_grain_size(speck):
+    image = np.full((80, 90), 180, np.uint8) + np.random.default_rng(0).integers(0, 9, (80, 90), np.uint8)
+    image[speck] = 40
+    result = scaling.segment_micrograph(segmenter(), image)
+    assert result.mask.any() and np.isnan(result.grain_px) and "too few to measure" in result.warning
 
 
 @pytest.mark.parametrize(
@@ -166,6 +193,76 @@ def test_inputs_are_never_overwritten(part, tmp_path):
     assert (tmp_path / part / "a.png").read_bytes() == before
 
 
+def test_an_information_bar_is_told_of_unless_it_is_cut_off(folder, tmp_path):
+    image, true = lattice()
+    write_micrograph(folder / "a.png", np.vstack([image, with_text(40, image.shape[1])]))
+    report = segment.segment_folder(segmenter(), folder, tmp_path / "out")
+    assert list(report.warnings) == ["a.png"]
+    assert "last 40 rows look like an information bar" in report.warnings["a.png"]
+    assert "--crop-info-bar" in read_table(tmp_path / "out" / "measurements.csv")["remark"][0]
+    cropped = segment.segment_folder(segmenter(), folder, tmp_path / "out", crop_info_bar=True)
+    assert not cropped.warnings and (mask_of(tmp_path / "out", "a") == true).mean() > 0.99
+
+
+def with_text(height, width):
+    bar = np.zeros((height, width), np.uint8)
+    cv2.putText(bar, "WD 8.5 mm  HV 20 kV", (10, 25), cv2.FONT_HERSHEY_SIMPLEX, 0.5, 255, 1)
+    return bar
+
+
+@pytest.mark.parametrize("classes", [("matrix", "coarse", "fine"), ("matrix", "precipitate"), ("boundary", "grain")])
+def test_models_of_other_classes_are_refused(classes, folder, tmp_path):
+    card = Card("lite0", "none", ClassMap("other", classes, {0: 0}, ("#000000",) * len(classes)), (15.0, 60.0))
+    with pytest.raises(segment.SegmentError, match=f"tells {', '.join(classes)} apart; .* one of grain, boundary"):
+        segment.segment_folder(Segmenter(Dark(), card), folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_result_of_another_run_is_left_among_the_new_ones(folder, tmp_path):
+    out = tmp_path / "out"
+    segment.segment_folder(segmenter(), folder, out)
+    (folder / "a.png").write_bytes(b"")
+    segment.segment_folder(segmenter(), folder, out)
+    table = read_table(out / "measurements.csv").set_index("name")
+    assert (
+        table["status"].tolist() == ["failed", "segmented", "segmented"] and "0 bytes" in table.loc["a.png", "remark"]
+    )
+    assert table.loc["a.png", "height":].isna().all()
+    assert not (out / "masks" / "a.png").exists() and not (out / "overlays" / "a.png").exists()
+    (folder / "b.tif").rename(folder / "other.tif")
+    with pytest.raises(segment.SegmentError, match=r"out holds results of other images \(b\.tif\); give another OUT"):
+        segment.segment_folder(segmenter(), folder, out)
+    only_broken = tmp_path / "broken"
+    only_broken.mkdir()
+    (only_broken / "a.png").write_bytes(b"")
+    assert segment.segment_folder(segmenter(), only_broken, tmp_path / "second").failures.keys() == {"a.png"}
+    assert read_table(tmp_path / "second" / "measurements.csv")["status"].tolist() == ["failed"]
+
+
+def test_a_killed_run_leaves_a_table_that_says_so_and_can_be_repeated(folder, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(segment, "_write_overlay", killed)
+        segment.segment_folder(segmenter(), folder, out)
+    assert (
+        set(read_table(out / "measurements.csv")["status"]) == {"not reached"} and (out / "masks" / "a.png").is_file()
+    )
+    assert not segment.segment_folder(segmenter(), folder, out).failures
+
+
+@pytest.mark.parametrize("file", ["masks/a.png", "overlays/z.png", "measurements.csv"])
+def test_what_others_made_is_never_overwritten(file, folder, tmp_path):
+    path = tmp_path / "out" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("name\nmine\n")
+    with pytest.raises(segment.SegmentError, match=rf"{path.name} was not made by this command; give another OUT"):
+        segment.segment_folder(segmenter(), folder, tmp_path / "out")
+    assert path.read_text() == "name\nmine\n" and len(list((tmp_path / "out").rglob("*.*"))) == 1
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     torch.manual_seed(0)
@@ -196,7 +293,10 @@ def test_boundaries_are_as_wide_as_asked(folder, tmp_path):
         segment.segment_folder(segmenter(), folder, tmp_path / "none", line_px=3)
 
 
-@pytest.mark.parametrize("case", ["no model", "no folder", "damaged model", "bad pixel size"])
+@pytest.mark.parametrize(
+    "case",
+    ["no model", "no folder", "damaged model", "bad pixel size", "decimal comma", "OUT is a file", "OUT in a file"],
+)
 def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, capsys):
     arguments = [str(model), str(folder), str(tmp_path / "out")]
     if case == "no model":
@@ -206,8 +306,12 @@ def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, cap
     elif case == "damaged model":
         (tmp_path / "bad.safetensors").write_bytes(model.read_bytes()[:-1])
         arguments[0] = str(tmp_path / "bad.safetensors")
+    elif case.startswith("OUT"):
+        (tmp_path / "file").write_text("mine")
+        arguments[2] = str(tmp_path / "file" / "out" if case == "OUT in a file" else tmp_path / "file")
+    size = {"bad pixel size": "-1", "decimal comma": "0,5"}.get(case, "1")
     try:
-        code = segment.main([*arguments, *(["--pixel-size-um", "-1"] if case == "bad pixel size" else [])])
+        code = segment.main([*arguments, "--pixel-size-um", size])
     except SystemExit as stop:  # argparse
         code = stop.code
     assert code == 2
@@ -215,6 +319,9 @@ def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, cap
         "no model": "no model file",
         "no folder": "no folder",
         "damaged model": "damaged",
-        "bad pixel size": "positive",
+        "bad pixel size": "-1 is not a positive number",
+        "decimal comma": "0,5 is not a positive number, with a point as decimal sign",
+        "OUT is a file": "file is no folder that results can be written to",
+        "OUT in a file": "out is no folder that results can be written to",
     }
     assert words[case] in capsys.readouterr().err
