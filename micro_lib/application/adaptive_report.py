@@ -15,7 +15,7 @@ from micro_lib.analysis.stats import paired_t
 from micro_lib.application import grain_report
 from micro_lib.application.plots import Panel, errorbar
 from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
-from micro_lib.application.tables import claim_rows, mean_fields, stored_sweep
+from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, stored_sweep
 from micro_lib.synthesis.grains import render
 from micro_lib.training import adaptive
 from micro_lib.training.proposals import encoder
@@ -24,6 +24,8 @@ _ARMS = ("random", "adaptive")  # of Table 2
 SIGNS = {"error": -1, "miou": 1}  # 1 if more is better
 SPLITS = ("synthetic", "development", "test", "iron")
 LEAST = 5  # micrographs a mean is drawn of
+BINS = 5  # of a parameter with more values than this
+RUNS = "runs"
 _PRINTED = {"error": "pixel error", "miou": "mean IoU"}
 _SHORT = {"error": "error", "miou": "IoU"}
 
@@ -90,8 +92,8 @@ def table_2(runs: pd.DataFrame, split: str, arms: Sequence[str] = ()) -> pd.Data
     -------
     pandas.DataFrame
         One row an arm: arm, n (runs), steps, and for error and miou the mean over runs, its 95 % t interval
-        (<score>_low, <score>_high; missing for a single run), the standard deviation <score>_sd and what the paper
-        has, published_<score>.
+        (<score>_low, <score>_high, confidence, over; missing for a single run), the standard deviation <score>_sd and
+        what the paper has, published_<score>.
     """
     rows = []
     for arm in _arms(runs, arms):
@@ -101,7 +103,7 @@ def table_2(runs: pd.DataFrame, split: str, arms: Sequence[str] = ()) -> pd.Data
         row = {"arm": arm, "n": len(part), "steps": int(part["steps"].iloc[0])}
         for score in SIGNS:
             values = part[f"{split}_{score}"]
-            row |= mean_fields(values, score) | {f"{score}_sd": values.std()}
+            row |= mean_fields(values, score, RUNS) | {f"{score}_sd": values.std()}
             row[f"published_{score}"] = table_2_cell(arm, score).printed if arm in _ARMS else ""
         rows.append(row)
     return pd.DataFrame(rows)
@@ -127,10 +129,10 @@ def compare(runs: pd.DataFrame, images: pd.DataFrame, split: str, pairs: Sequenc
     Returns
     -------
     pandas.DataFrame
-        arm, against, score, difference (arm minus other), low and high (95 %, t over runs), sd (of the differences), p
-        (two-tailed), effect_dz, n (pairs); groups_low, groups_high (95 %, resampling overlap groups, seeds averaged
-        first) and groups, missing for synthetic images and for a single group; better: every interval that is there
-        lies on the good side of zero.
+        arm, against, score, difference (arm minus other), low and high (95 %, t over runs: confidence, over), sd (of
+        the differences), p (two-tailed), effect_dz, n (pairs); groups_low, groups_high (95 %, resampling overlap
+        groups, seeds averaged first) and groups, missing for synthetic images and for a single group; better: every
+        interval that is there lies on the good side of zero.
     """
     rows = []
     for arm, other in pairs:
@@ -143,12 +145,25 @@ def compare(runs: pd.DataFrame, images: pd.DataFrame, split: str, pairs: Sequenc
         for score, sign in SIGNS.items():
             test = paired_t(paired[f"{split}_{score}"], paired[f"{split}_{score}_other"])
             row = {"arm": arm, "against": other, "score": score, "difference": test.difference.estimate}
-            row |= {"low": test.difference.low, "high": test.difference.high}
+            row |= {"low": test.difference.low, "high": test.difference.high, "confidence": test.difference.level}
             row["sd"] = np.std(paired[f"{split}_{score}"] - paired[f"{split}_{score}_other"], ddof=1)
-            row |= {"p": test.p, "effect_dz": test.effect_dz, "n": test.n, **groups[score]}
+            row |= {"p": test.p, "effect_dz": test.effect_dz, "n": test.n, "over": RUNS, **groups[score]}
             ends = [row[end] for end in ("low", "high", "groups_low", "groups_high") if not np.isnan(row[end])]
             rows.append({**row, "better": all(sign * end > 0 for end in ends)})
-    columns = ["arm", "against", "score", "difference", "low", "high", "sd", "p", "effect_dz", "n"]
+    columns = [
+        "arm",
+        "against",
+        "score",
+        "difference",
+        "low",
+        "high",
+        "confidence",
+        "sd",
+        "p",
+        "effect_dz",
+        "n",
+        "over",
+    ]
     return pd.DataFrame(rows, columns=[*columns, "groups_low", "groups_high", "groups", "better"])
 
 
@@ -163,12 +178,10 @@ def _over_groups(images: pd.DataFrame, split: str, arm: str, other: str) -> dict
     return values.loc[list(SIGNS)].to_dict("index")
 
 
-def claims(
-    runs: pd.DataFrame, images: pd.DataFrame, *, profile: str, notebook: str = "06_adaptive_sampling"
-) -> pd.DataFrame:
+def claims(runs: pd.DataFrame, images: pd.DataFrame, *, profile: str) -> pd.DataFrame:
     """Judge Table 2 of Trampert et al. 2021: the levels of both arms, and that adaptive is better than random.
 
-    A level is reproduced if it lies within the run-level interval of ours. The gain is reproduced if that interval
+    A level is reproduced if it lies within a narrow run-level interval of ours. The gain is reproduced if that interval
     holds the published gain and both intervals, over runs and over groups, exclude zero; its direction if only the
     latter.
 
@@ -178,8 +191,6 @@ def claims(
         As from `stored`, scored on the split "test"; fewer than two seeds and generated stand-ins judge nothing.
     profile : str
         Profile they come from.
-    notebook : str
-        Which states the claims.
 
     Returns
     -------
@@ -198,18 +209,18 @@ def claims(
         rows.append({**claim, **answering(gained), **_gain(difference, score, gained.number)})
         claim = {"claim": f"p of adaptive against random fine-tuning over runs: {_PRINTED[score]}"}
         rows.append({**claim, **answering(chance), **_chance(difference, score)})
-    seeds = sorted(real["seed"].astype(int).unique()) if len(table) else ()
-    return claim_rows(rows, profile=profile, notebook=notebook, seeds=seeds)
+    judged = real if len(table) else real[:0]
+    return claim_rows(rows, profile=profile, notebook="06_adaptive_sampling", runs=judged)
 
 
-_NOT_RUN = {"verdict": "not run here", "why": "needs two trainings an arm or more, scored on the real test groups"}
+_TOO_FEW = {"verdict": NOT_RUN, "why": "needs two trainings an arm or more, scored on the real test groups"}
 
 
 def _level(table: pd.DataFrame, arm: str, score: str) -> dict:
     row = table[table["arm"] == arm] if len(table) else table
     if row.empty or row["n"].item() < 2:
-        return _NOT_RUN
-    why = "other material: the paper's 12 images could not be had; the interval is over runs"
+        return _TOO_FEW
+    why = "other material: the paper's 12 images could not be had"
     return judged_level(ours_of(row.iloc[0], score), table_2_cell(arm, score).value, why)
 
 
@@ -221,34 +232,32 @@ def _chance(difference: pd.DataFrame, score: str) -> dict:
     """Direction reproduced: adaptive is better, significantly at 0.05; the p itself goes with n."""
     row = difference[difference["score"] == score]
     if row.empty:
-        return _NOT_RUN
+        return _TOO_FEW
     row = row.iloc[0]
     won = SIGNS[score] * row["difference"] > 0 and row["p"] < 0.05
     why = f"paired two-tailed t over {int(row['n'])} seeds; adaptive minus random {row['difference']:+.4f}"
-    return {
-        "ours": row["p"],
-        "n": int(row["n"]),
-        "verdict": "direction reproduced" if won else "not reproduced",
-        "why": why,
-    }
+    found = {"kind": "effect", "ours": row["p"], "n": int(row["n"]), "over": row["over"], "why": why}
+    return {**found, "verdict": "direction reproduced" if won else "not reproduced"}
 
 
 def _gain(difference: pd.DataFrame, score: str, published: float) -> dict:
     row = difference[difference["score"] == score]
     if row.empty:
-        return _NOT_RUN
+        return _TOO_FEW
     row = row.iloc[0]
     why = f"paired over runs: p = {row['p']:.2g}, d_z = {row['effect_dz']:.2f}"
     why += f"; over {row['groups']} overlap groups [{row['groups_low']:.4f}, {row['groups_high']:.4f}]"
-    ours = {"ours": row["difference"], "low": row["low"], "high": row["high"], "n": int(row["n"])}
+    ours = ours_of(row.rename({"low": "difference_low", "high": "difference_high"}), "difference")
     return judged_gain(ours, published, why, won=row["better"])
 
 
 # -------------------------------------------------------------------------------------------- where a model fails
 
 
-def marginals(table: pd.DataFrame, scores: pd.DataFrame, bins: int = 5) -> pd.DataFrame:
-    """Return the mean score along every parameter that varies, in bins of equally many micrographs.
+def marginals(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean score along every parameter that varies, in `BINS` bins of equally many micrographs.
+
+    Texts, and numbers with fewer values, have one bin a value.
 
     Parameters
     ----------
@@ -256,27 +265,26 @@ def marginals(table: pd.DataFrame, scores: pd.DataFrame, bins: int = 5) -> pd.Da
         The micrographs' parameters.
     scores : pandas.DataFrame
         Their miou, row by row.
-    bins : int
-        For numbers with more values than this; texts and the others have one bin a value.
 
     Returns
     -------
     pandas.DataFrame
-        parameter, bin (its median or value, as text), at (the median, missing for texts), miou, low and high (95 %, t
-        over micrographs), n, and spread: the share of the variance of miou between the bins of this parameter, beyond
-        what bins drawn at random would have (0 to 1); parameters in the order of their spread.
+        parameter, bin (its median or value, as text), at (the median, missing for texts), miou, low and high (t over
+        micrographs: confidence, over), n, and spread: the share of the variance of miou between the bins of this
+        parameter, beyond what bins drawn at random would have (0 to 1); parameters in the order of their spread.
     """
     rows, values = [], scores["miou"].to_numpy(float)
     for name in table.columns.drop("seed", errors="ignore"):
         if table[name].nunique() < 2:
             continue
-        parts = _bins(table[name], bins)
+        parts = _bins(table[name])
         spread = _explained(values, parts)
         for label in sorted(set(parts)):
             inside = values[parts == label]
             at = float(table[name][parts == label].median()) if _is_number(table[name]) else np.nan
             text = f"{at:.3g}" if _is_number(table[name]) else str(table[name][parts == label].iloc[0])
-            found = dict(zip(("miou", "low", "high"), mean_fields(inside, "miou").values(), strict=True))
+            found = mean_fields(inside, "miou", "micrographs")
+            found = {name.removeprefix("miou_"): value for name, value in found.items()}
             rows.append({"parameter": name, "bin": text, "at": at, **found, "n": len(inside), "spread": spread})
     return pd.DataFrame(rows).sort_values("spread", ascending=False, kind="stable").reset_index(drop=True)
 
@@ -285,11 +293,11 @@ def _is_number(column: pd.Series) -> bool:
     return pd.api.types.is_numeric_dtype(column) and column.dtype != bool
 
 
-def _bins(column: pd.Series, bins: int) -> np.ndarray:
+def _bins(column: pd.Series) -> np.ndarray:
     """Number of the bin of every row, (N,)."""
-    if not _is_number(column) or column.nunique() <= bins:
+    if not _is_number(column) or column.nunique() <= BINS:
         return pd.factorize(column, sort=True)[0]
-    return pd.qcut(column, bins, labels=False, duplicates="drop").to_numpy()
+    return pd.qcut(column, BINS, labels=False, duplicates="drop").to_numpy()
 
 
 def _explained(values: np.ndarray, parts: np.ndarray) -> float:
@@ -335,7 +343,7 @@ def draw_marginals(table: pd.DataFrame, scores: pd.DataFrame, count: int = 8) ->
     return fig
 
 
-def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[str, str], bins: int = 5) -> None:
+def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[str, str]) -> None:
     """Draw the mean IoU over bins of two parameters, with how many micrographs each is from, `LEAST` or more.
 
     The colours of all pairs run from the 5th to the 95th percentile of the scores.
@@ -344,12 +352,12 @@ def draw_pair(ax: Axes, table: pd.DataFrame, scores: pd.DataFrame, pair: tuple[s
     ----------
     ax : matplotlib.axes.Axes
         To draw on.
-    table, scores, bins
+    table, scores
         As for `marginals`.
     pair : (str, str)
         Along x and along y.
     """
-    x, y = (_bins(table[name], bins) for name in pair)
+    x, y = (_bins(table[name]) for name in pair)
     grid = pd.DataFrame({"x": x, "y": y, "miou": scores["miou"].to_numpy()})
     mean, count = (grid.pivot_table(index="y", columns="x", values="miou", aggfunc=f) for f in ("mean", "count"))
     low, high = scores["miou"].quantile([0.05, 0.95])

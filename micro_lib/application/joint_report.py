@@ -9,9 +9,10 @@ import pandas as pd
 from statsmodels.stats.multitest import multipletests
 
 from micro_lib.analysis.metrics import mean_iou, present_class_miou, stacked
-from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap, t_interval
-from micro_lib.application.published import judged_statement, ours_of
+from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap
+from micro_lib.application.published import Cell, answering, cells, judged_statement, ours_of
 from micro_lib.application.tables import (
+    NOT_RUN,
     claim_rows,
     mean_fields,
     paired_fields,
@@ -24,10 +25,7 @@ from micro_lib.core.seeds import stream
 from micro_lib.training import joint
 
 MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
-REAL = "real"
-# Change of the mean grain size of steel between real and sampled images, at four cooling rates: Noguchi & Inoue 2021,
-# Phys. Rev. E, from the notebooks of their repository; the same pair of models on images alone.
-COARSER = (7.54 / 6.50 - 1, 5.26 / 4.49 - 1, 4.65 / 3.88 - 1, 4.50 / 3.64 - 1)
+REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
 
 
@@ -75,7 +73,7 @@ def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
     pandas.DataFrame
         pack, k, micrographs (median), arm, pairs (median), n (runs), generators, and each of `MEASURES`: the mean over
         generators, each the mean of its U-Nets; of the first also miou_pooled_low and miou_pooled_high, a 95 % t
-        interval over generators, each with its own fold and micrographs; missing for a single one.
+        interval over generators (confidence, over), each with its own fold and micrographs; missing for a single one.
     """
     rows = []
     for names, part in runs.groupby(NAMES, sort=False):
@@ -83,7 +81,7 @@ def scores(runs: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         row |= {"pairs": int(part["n_pairs"].median()), "n": len(part), "generators": part["generator"].nunique()}
         each = part.groupby("generator")[[f"{split}_{measure}" for measure in MEASURES]].mean()
         row |= {measure: float(each[f"{split}_{measure}"].mean()) for measure in MEASURES}
-        rows.append(row | mean_fields(each[f"{split}_miou_pooled"], "miou_pooled"))
+        rows.append(row | mean_fields(each[f"{split}_miou_pooled"], "miou_pooled", GENERATORS))
     return pd.DataFrame(rows).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
@@ -93,15 +91,13 @@ def _in_order(column: pd.Series) -> pd.Series:
     )
 
 
-def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against: str = REAL) -> pd.DataFrame:
+def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL) -> pd.DataFrame:
     """Return what every arm gains over another one of the same pack and k, paired by seed.
 
     Parameters
     ----------
     runs, images : pandas.DataFrame
         As from `stored`.
-    split : str
-        As for `scores`.
     against : str
         The other arm.
 
@@ -109,11 +105,11 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against
     -------
     pandas.DataFrame
         pack, k, arm, against, n (paired runs), generators, difference (of the pooled mean IoU, above 0 is a gain; the
-        mean over generators) with its 95 % t interval over generators and p; without a second generator over its U-Nets
-        (none for a single one), over says which; runs_low and runs_high (over all runs, as if those of one generator
-        were independent); specimens_low, specimens_high (bootstrap over tested specimens) and specimens; better: both
-        intervals lie above 0, over two or more generators. Of superalloys each generator is tested on a spot of its
-        own, so that the intervals over generators and over specimens see the same numbers.
+        mean over generators) with its 95 % t interval over generators (confidence) and p; without a second generator
+        over its U-Nets (none for a single one), over says which; runs_low and runs_high (over all runs, as if those of
+        one generator were independent); specimens_low, specimens_high (bootstrap over tested specimens) and specimens;
+        better: both intervals lie above 0, over two or more generators. Of superalloys each generator is tested on a
+        spot of its own, so that the intervals over generators and over specimens see the same numbers.
     """
     rows = []
     for (pack, k), part in runs.groupby(NAMES[:2], sort=False):
@@ -124,17 +120,17 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, split: str = "test", against
             seeds = ours.index.intersection(base.index)
             if seeds.empty:
                 continue
-            both = [table.loc[seeds, ["generator", f"{split}_miou_pooled"]] for table in (ours, base)]
+            both = [table.loc[seeds, ["generator", "test_miou_pooled"]] for table in (ours, base)]
             row |= _paired(*both)
             chosen = images[(images["pack"] == pack) & (images["k"] == k) & images["seed"].isin(seeds)]
-            rows.append(row | _over_specimens(chosen, arm, against, split))
+            rows.append(row | _over_specimens(chosen, arm, against))
     table = pd.DataFrame(rows, columns=[*NAMES, "against", *_GAINS])
     better = (table[["difference_low", "specimens_low"]] > 0).all(axis=1) & (table["generators"] > 1)
     return table.assign(better=better).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
-_GAINS = ["n", "generators", "over", "difference", "difference_low", "difference_high", "p", "runs_low", "runs_high"]
-_GAINS += ["specimens", "specimens_low", "specimens_high"]
+_GAINS = ["n", "generators", "over", "difference", "difference_low", "difference_high", "confidence", "p"]
+_GAINS += ["runs_low", "runs_high", "specimens", "specimens_low", "specimens_high"]
 
 
 def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
@@ -144,14 +140,13 @@ def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
     tested = (
         [table.groupby("generator").mean().iloc[:, 0].to_numpy(float) for table in (ours, base)] if several else values
     )
-    over_runs = paired_fields(*values)
-    row = paired_fields(*tested) | {"n": len(ours), "generators": generators}
-    row |= {"over": "generators" if several else "U-Nets"}
+    over_runs = paired_fields(*values, "runs")
+    row = paired_fields(*tested, GENERATORS if several else "U-Nets") | {"n": len(ours), "generators": generators}
     return row | {"runs_low": over_runs["difference_low"], "runs_high": over_runs["difference_high"]}
 
 
-def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) -> dict:
-    found = by_specimen(images[images["arm"].isin([arm, against])], split)
+def _over_specimens(images: pd.DataFrame, arm: str, against: str) -> dict:
+    found = by_specimen(images[images["arm"].isin([arm, against])])
     if found.empty:
         return {"specimens": 0, "specimens_low": np.nan, "specimens_high": np.nan}
     wide = found.pivot_table(index=["seed", "group"], columns="arm", values="miou")
@@ -163,8 +158,8 @@ def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) ->
     return row
 
 
-def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
-    """Return both mean IoUs of every specimen in every run, its micrographs pooled.
+def by_specimen(images: pd.DataFrame) -> pd.DataFrame:
+    """Return both mean IoUs of every tested specimen in every run, its micrographs pooled.
 
     Returns
     -------
@@ -172,7 +167,7 @@ def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
         pack, k, arm, seed, group (specimen), micrographs, miou, present_class_miou.
     """
     rows = []
-    for names, part in images[images["split"] == split].groupby([*NAMES, "seed", "group"], sort=False):
+    for names, part in images[images["split"] == "test"].groupby([*NAMES, "seed", "group"], sort=False):
         pooled = stacked(part, "n").sum(0)
         row = dict(zip([*NAMES, "seed", "group"], names, strict=True)) | {"micrographs": len(part)}
         rows.append(row | {"miou": float(mean_iou(pooled)), "present_class_miou": float(present_class_miou(pooled))})
@@ -182,16 +177,14 @@ def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
 # Label budgets
 
 
-def budget_curve(runs: pd.DataFrame, arms: Sequence[str], pack: str = "nasa_superalloy") -> pd.DataFrame:
-    """Return the pooled mean IoU over the number of real micrographs; columns as of `scores`."""
-    table = scores(runs[(runs["pack"] == pack) & runs["arm"].isin(arms)])
+def budget_curve(runs: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
+    """Return the pooled mean IoU over the number of real micrographs of `PACK`; columns as of `scores`."""
+    table = scores(runs[(runs["pack"] == PACK) & runs["arm"].isin(arms)])
     return table.sort_values(["arm", "micrographs"], ignore_index=True)
 
 
-def replaced(
-    runs: pd.DataFrame, hours: float, pack: str = "nasa_superalloy", n_boot: int = 2000, level: float = 0.95
-) -> pd.DataFrame:
-    """Return how many labelled micrographs the pairs of each arm replace, and the hours of labelling that saves.
+def replaced(runs: pd.DataFrame, hours: float, level: float = 0.95) -> pd.DataFrame:
+    """Return how many labelled micrographs of `PACK` the pairs of each arm replace, and the hours that saves.
 
     Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
     `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: `at_least` says that the number, or
@@ -203,10 +196,6 @@ def replaced(
         As from `stored`.
     hours : float
         To label one micrograph: an assumption of whoever asks.
-    pack : str
-        The pack.
-    n_boot : int
-        Resamples of the generators.
     level : float
         Of the intervals.
 
@@ -214,14 +203,14 @@ def replaced(
     -------
     pandas.DataFrame
         arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
-        (resampling generators), replaced (worth less those used), hours_saved with _low and _high, generators,
-        at_least, at_most. Empty with fewer than two budgets or generators.
+        (resampling generators: confidence, over), replaced (worth less those used; with _low and _high), hours_saved
+        with _low and _high, generators, at_least, at_most. Empty with fewer than two budgets or generators.
     """
-    part = runs[runs["pack"] == pack]
+    part = runs[runs["pack"] == PACK]
     means = part.groupby(["arm", "k", "generator"])["test_miou_pooled"].mean()
     used = part.groupby("k")["n_micrographs"].mean()
-    columns = ["arm", "k", "micrographs", "worth", "worth_low", "worth_high", "replaced", "hours_saved"]
-    columns += ["hours_saved_low", "hours_saved_high", "generators", "at_least", "at_most"]
+    columns = ["arm", "k", "micrographs", *(name + end for name in _LABELS for end in ("", "_low", "_high"))]
+    columns += ["confidence", "generators", "over", "at_least", "at_most"]
     if REAL not in means.index or means[REAL].index.get_level_values("k").nunique() < 2:
         return pd.DataFrame(columns=columns)
     alone = means[REAL].unstack("k").rename(columns=used).sort_index(axis=1).dropna()  # (generators, budgets)
@@ -230,22 +219,26 @@ def replaced(
         shared = alone.index.intersection(values.index.get_level_values("generator"))
         if len(shared) > 1:
             ours = values.droplevel(["arm", "k"])[shared].to_numpy()
-            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared], n_boot, level)})
+            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared], level)})
     table = pd.DataFrame(rows)
     if table.empty:
         return pd.DataFrame(columns=columns)
     for end in ("", "_low", "_high"):
-        table[f"hours_saved{end}"] = hours * (table[f"worth{end}"] - table["micrographs"])
-    table["replaced"] = table["worth"] - table["micrographs"]
+        table[f"replaced{end}"] = table[f"worth{end}"] - table["micrographs"]
+        table[f"hours_saved{end}"] = hours * table[f"replaced{end}"]
     return table[columns].sort_values(["k", "arm"], key=lambda c: c.replace(0, 10**6) if c.name == "k" else c)
 
 
-def _worth(ours: np.ndarray, alone: pd.DataFrame, n_boot: int, level: float) -> dict:
+_LABELS = ("worth", "replaced", "hours_saved")
+
+
+def _worth(ours: np.ndarray, alone: pd.DataFrame, level: float) -> dict:
     budgets, rng = alone.columns.to_numpy(float), stream(0, "bootstrap", "worth")
-    found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng, n_boot=n_boot, level=level)
+    found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng, level=level)
     worth, low, high = (float(number.item()) for number in found)
     ends = {"at_least": high >= 0.999 * budgets[-1], "at_most": low <= 1.001 * budgets[0]}
-    return {"worth": worth, "worth_low": low, "worth_high": high, "generators": len(ours), **ends}
+    row = {"worth": worth, "worth_low": low, "worth_high": high, "confidence": level}
+    return {**row, "generators": len(ours), "over": GENERATORS, **ends}
 
 
 # Are the pairs any good?
@@ -319,9 +312,7 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
 # Claims
 
 
-def claims(
-    runs: pd.DataFrame, images: pd.DataFrame, *, hours: float, profile: str, notebook: str = "08_joint_segmentation"
-) -> pd.DataFrame:
+def claims(runs: pd.DataFrame, images: pd.DataFrame, *, hours: float, profile: str) -> pd.DataFrame:
     """Judge what the abstract of Volman Stern et al. 2024 says, and the coarsening of Noguchi & Inoue 2021.
 
     The abstract gives no number, so ours stand beside its words.
@@ -332,7 +323,7 @@ def claims(
         As from `stored`; runs on generated stand-ins judge nothing.
     hours : float
         As for `replaced`.
-    profile, notebook : str
+    profile : str
         As for `micro_lib.application.tables.claim_rows`.
 
     Returns
@@ -341,10 +332,11 @@ def claims(
         Rows of the claims table.
     """
     judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
-    ours = judged[judged["pack"] == "nasa_superalloy"]
-    found = [_help(ours, images), _labels(ours, hours), _coarser(ours)] if len(ours) else [_NOT_RUN] * len(_STATED)
-    rows = [{**claim, **verdict} for claim, verdict in zip(_STATED, found, strict=True)]
-    return claim_rows(rows, profile=profile, notebook=notebook, seeds=sorted(int(s) for s in ours["seed"].unique()))
+    ours = judged[judged["pack"] == PACK]
+    stated = [*_STATED, _coarsening()]
+    found = [_help(ours, images), _labels(ours, hours), _coarser(ours)] if len(ours) else [_TOO_FEW] * len(stated)
+    rows = [{**claim, **verdict} for claim, verdict in zip(stated, found, strict=True)]
+    return claim_rows(rows, profile=profile, notebook="08_joint_segmentation", runs=ours)
 
 
 _ABSTRACT = {"paper": "Volman Stern 2024", "where": "abstract"}
@@ -355,24 +347,27 @@ _STATED = (
         "published": "no number",
     },
     {**_ABSTRACT, "claim": "such pairs reduce the labelling effort", "published": "no number", "unit": "micrographs"},
-    {
-        "paper": "Noguchi 2021",
-        "where": "notebooks of the repository",
-        "claim": "images sampled from VQ-VAE and PixelCNN are coarser than real ones",
-        "published": f"{min(COARSER):+.0%} to {max(COARSER):+.0%} grain size",
-    },
 )
-_NOT_RUN = {
-    "verdict": "not run here",
-    "why": "needs two or more generators of the plain recipe on the real micrographs",
-}
+_TOO_FEW = {"verdict": NOT_RUN, "why": "needs two or more generators of the plain recipe on the real micrographs"}
+
+
+def _steel() -> tuple[Cell, ...]:
+    """Return how much coarser sampled images of steel were, at four cooling rates: the same models on images alone."""
+    return tuple(one for one in cells() if one.paper == "Noguchi 2021")
+
+
+def _coarsening() -> dict:
+    sizes = [one.number for one in _steel()]
+    printed = f"{min(sizes):+.0%} to {max(sizes):+.0%} grain size"
+    claim = "images sampled from VQ-VAE and PixelCNN are coarser than real ones"
+    return {**answering(*_steel()), "published": printed, "claim": claim}
 
 
 def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
     table = gains(runs, images)
     plain = table[table["arm"].str.startswith("plain") & (table["generators"] > 1)]
     if plain.empty:
-        return _NOT_RUN
+        return _TOO_FEW
     helps = plain["better"] & (multipletests(plain["p"], method="holm")[0])
     best = plain.loc[plain.loc[helps if helps.any() else helps.index, "difference"].idxmax()]
     why = f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
@@ -385,26 +380,24 @@ def _labels(runs: pd.DataFrame, hours: float) -> dict:
     table = replaced(runs, hours)
     plain = table[table["arm"].str.startswith("plain")] if len(table) else table
     if plain.empty:
-        return _NOT_RUN
+        return _TOO_FEW
     table = replaced(runs, hours, level=1 - 0.05 / len(plain))
     plain = table[table["arm"].str.startswith("plain")]
     best = plain.loc[plain["replaced"].idxmax()]
-    ends = {end: best[f"worth_{end}"] - best["micrographs"] for end in ("low", "high")}
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
     why += f"; the best of {len(plain)}, its level corrected for them (Bonferroni)"
     why += "; as many as there are, or more" if best["at_least"] else ""
-    ours = {"ours": best["replaced"], **ends, "n": int(best["generators"])}
-    return judged_statement(ours, ends["low"] > 0, why)
+    return judged_statement(ours_of(best, "replaced", n="generators"), best["replaced_low"] > 0, why)
 
 
 def _coarser(runs: pd.DataFrame) -> dict:
     made = runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
     if len(made) < 2:
-        return _NOT_RUN
-    change = t_interval(made["pairs_chord_1"].to_numpy(float) - 1)
-    close = change.low <= max(COARSER) and change.high >= min(COARSER)
-    verdict = "not reproduced" if change.low <= 0 else "reproduced" if close else "direction reproduced"
+        return _TOO_FEW
+    change = mean_fields(made["pairs_chord_1"].to_numpy(float) - 1, "change", GENERATORS)
+    ours, sizes = ours_of({**change, "n": len(made)}, "change"), [one.number for one in _steel()]
+    close = ours["low"] <= max(sizes) and ours["high"] >= min(sizes)
+    verdict = "not reproduced" if ours["low"] <= 0 else "reproduced" if close else "direction reproduced"
     # Particles that grow beyond a window would drop out of a mean diameter, and chords do so less often.
     why = "another material: mean chord of secondary gamma prime, all micrographs of the training spots"
-    row = {"ours": change.estimate, "low": change.low, "high": change.high, "n": len(made)}
-    return {**row, "verdict": verdict, "why": why}
+    return {**ours, "kind": "effect", "verdict": verdict, "why": why}

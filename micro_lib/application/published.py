@@ -43,11 +43,12 @@ class Cell(NamedTuple):
         """The number as readers see it, with its standard deviation."""
         if self.quantity.startswith("p,"):
             return f"p = {self.value:g}"
+        unit = f" {self.unit}" if self.unit in ("%", "h") else ""
         if math.isnan(self.value):
-            return "unknown" if math.isnan(self.recomputed) else f"{self.recomputed:+g}, from its means"
-        digits = "{:g}" if self.unit == "%" else "{:.3f}"
+            return "unknown" if math.isnan(self.recomputed) else f"{self.recomputed:+g}{unit}, from its means"
+        digits = "{:.3f}" if self.unit == "1" and abs(self.value) < 1 else "{:g}"
         numbers = [digits.format(number) for number in (self.value, self.sd) if not math.isnan(number)]
-        return " +- ".join(numbers) + (" %" if self.unit == "%" else "")
+        return " +- ".join(numbers) + unit
 
     @property
     def number(self) -> float:
@@ -168,8 +169,8 @@ def beside_ours(claims: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         One row a published number: the fields of `Cell` (low and high as published_low and published_high, value as
-        published), then claim, ours, ours_low, ours_high, level, n, over, our_unit, profile, device, notebook, verdict and
-        why; the verdict says so where nothing answers it.
+        published), then claim, ours, ours_low, ours_high, level, n, over, our_unit, profile, device, notebook, verdict
+        and why; the verdict says so where nothing answers it.
     """
     answers = {}
     for claim in largest_profile(claims).to_dict("records"):
@@ -182,10 +183,33 @@ def _row(one: Cell, claim: Mapping | None) -> dict:
     theirs = {"value": "published", "low": "published_low", "high": "published_high"}
     row = {theirs.get(name, name): value for name, value in one._asdict().items()} | {"printed": one.printed}
     nothing = NO_PROTOCOL if one.paper in NOT_HAD else NO_ANSWER
-    found = {"claim": "", "ours": math.nan, "low": math.nan, "high": math.nan, "level": math.nan, "n": 0, "over": "", "unit": ""}
+    found = {
+        "claim": "",
+        "ours": math.nan,
+        "low": math.nan,
+        "high": math.nan,
+        "level": math.nan,
+        "n": 0,
+        "over": "",
+        "unit": "",
+    }
     found |= {"profile": "", "device": "", "notebook": "", **nothing, **(claim or {})}
     names = {"low": "ours_low", "high": "ours_high", "unit": "our_unit"}
-    kept = ("claim", "ours", "low", "high", "level", "n", "over", "unit", "profile", "device", "notebook", "verdict", "why")
+    kept = (
+        "claim",
+        "ours",
+        "low",
+        "high",
+        "level",
+        "n",
+        "over",
+        "unit",
+        "profile",
+        "device",
+        "notebook",
+        "verdict",
+        "why",
+    )
     return row | {names.get(name, name): found[name] for name in kept}
 
 

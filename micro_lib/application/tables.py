@@ -81,7 +81,11 @@ def claim_rows(claims: Iterable[Mapping], *, profile: str, notebook: str, runs: 
 def _checked(claim: Mapping) -> dict:
     row = dict.fromkeys(("kind", "answers", "over", "why"), "") | {"n": 0, "unit": "1"}
     row |= dict.fromkeys(("ours", "low", "high", "level"), math.nan) | dict(claim)
-    faults = [f"{field} is missing" for field in ("claim", "paper", "where", "published") if not str(row.get(field, "")).strip()]
+    faults = [
+        f"{field} is missing"
+        for field in ("claim", "paper", "where", "published")
+        if not str(row.get(field, "")).strip()
+    ]
     faults += [f"unknown field {field!r}" for field in row if field not in _OF_CLAIMS]
     verdict, measured = row.get("verdict"), not math.isnan(row["ours"])
     if verdict not in VERDICTS:
@@ -201,7 +205,9 @@ def with_stored(built: pd.DataFrame, path: str | Path) -> pd.DataFrame:
         return built
     stored = read_table(path).reindex(columns=list(COLUMNS))
     ranks, theirs = (table["profile"].map(PROFILES.index).astype(float) for table in (stored, built))
-    over = pd.DataFrame({key: stored[key].map(theirs.groupby(built[key]).max()) for key in ("notebook", "claim")}).max(axis=1)
+    over = pd.DataFrame({key: stored[key].map(theirs.groupby(built[key]).max()) for key in ("notebook", "claim")}).max(
+        axis=1
+    )
     kept = over.isna() | (stored["ours"].notna() & (ranks > over))
     parts = [table for table in (stored[kept], built) if len(table)]
     claims = pd.concat(parts, ignore_index=True) if parts else built
@@ -440,15 +446,19 @@ def _line(*cells: str) -> str:
 
 
 def with_claims(readme: str, claims: pd.DataFrame) -> str:
-    """Return the text of the README with its claims section, between `README_MARKS`, written anew.
+    """Return the text of the README with its claims section, between `README_MARKS`, written anew."""
+    return with_section(readme, README_MARKS, claims_markdown(claims))
+
+
+def with_section(readme: str, marks: tuple[str, str], section: str) -> str:
+    """Return the text of the README with what stands between two marks replaced.
 
     Raises
     ------
     ValueError
         If the marks are not there, once each and in order.
     """
-    start, end = (readme.find(mark) for mark in README_MARKS)
-    if any(readme.count(mark) != 1 for mark in README_MARKS) or end < start:
-        raise ValueError(f"the README needs the lines {README_MARKS[0]!r} and {README_MARKS[1]!r}, once each, in order")
-    head, tail = readme[: start + len(README_MARKS[0])], readme[end:]
-    return f"{head}\n{claims_markdown(claims)}\n{tail}"
+    start, end = (readme.find(mark) for mark in marks)
+    if any(readme.count(mark) != 1 for mark in marks) or end < start:
+        raise ValueError(f"the README needs the lines {marks[0]!r} and {marks[1]!r}, once each, in order")
+    return f"{readme[: start + len(marks[0])]}\n{section}\n{readme[end:]}"

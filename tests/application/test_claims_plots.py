@@ -31,9 +31,10 @@ def claims():
         {"claim": "gain", **answering(cell(*GAIN)), "ours": 0.01, "low": -0.01, "high": 0.03, "n": 10},
         {"claim": "level", **answering(cell(*LEVEL)), "ours": 0.7, "low": 0.6, "high": 0.9, "n": 10},
     ]
-    verdicts = ("not reproduced", "reproduced")
-    rows = [row | {"verdict": verdict} for row, verdict in zip(rows, verdicts, strict=True)]
-    return tables.claim_rows(rows, profile="study", notebook="06_adaptive_sampling", seeds=[1])
+    kinds = ({"kind": "effect", "verdict": "not reproduced"}, {"kind": "level", "verdict": "reproduced"})
+    rows = [row | kind | {"level": 0.95, "over": "runs"} for row, kind in zip(rows, kinds, strict=True)]
+    runs = pd.DataFrame({"seed": [1]})
+    return tables.claim_rows(rows, profile="study", notebook="06_adaptive_sampling", runs=runs)
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def test_a_constant_gain_over_specimens_is_found_and_called_better():
         [counts_of({"a": 1, "b": 3}), counts_of({"a": 2, "b": 4}, "real"), counts_of({"a": 9}, "real", 2)]
     )
     row = compare_specimens(counts, [("mixed", "real"), ("mixed", "absent")]).iloc[0]
+    assert row["saved"] == pytest.approx(2 / 6) and row["saved_low"] <= 0.25 + 1e-9 and row["saved_high"] >= 0.5 - 1e-9
     assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([-0.1] * 3)
     assert row["better"] and row["seeds"] == 1
     back = compare_specimens(counts, [("real", "mixed")]).iloc[0]
@@ -203,35 +204,72 @@ def test_the_surest_errors_come_first():
 
 
 GAIN = "mixed training saves errors of the crack classifier: error on held specimens"
+WRONG = {"mixed": 15, "real": 20, "real long": 20}
+
+
+def judged(wrong, of=100, **options):
+    """Claims of eight specimens, each with so many of its tiles wrong in every arm, all of them alike."""
+    counts = [counts_of(dict.fromkeys("abcdefgh", n), arm, n=of) for arm, n in ({"synthetic": 40} | wrong).items()]
+    runs = runs_of({"synthetic": 0.4, **{arm: n / of for arm, n in wrong.items()}}, **options)
+    return claims(runs, pd.concat(counts), profile="study").set_index("claim")
 
 
 @pytest.mark.parametrize(
-    ("errors", "verdict"),
+    ("wrong", "verdict"),
     [
-        ({"mixed": 0.225, "real": 0.3, "real long": 0.3}, "reproduced"),
-        ({"mixed": 0.1, "real": 0.3, "real long": 0.3}, "direction reproduced"),
-        ({"mixed": 0.225, "real": 0.3, "real long": 0.22}, "not reproduced"),
-        ({"mixed": 0.3, "real": 0.225, "real long": 0.3}, "not reproduced"),
+        (WRONG, "reproduced"),
+        (WRONG | {"mixed": 5}, "direction reproduced"),
+        (WRONG | {"real long": 14}, "not reproduced"),
+        (WRONG | {"mixed": 20, "real": 15}, "not reproduced"),
     ],
 )
-def test_the_claimed_gain_is_judged_against_both_real_arms(errors, verdict):
-    runs = runs_of({"synthetic": 0.4, **errors})
-    counts = pd.concat([counts_of({"a": 1, "b": 3}), counts_of({"a": 2, "b": 4}, "real")])
-    row = claims(runs, counts, profile="study").set_index("claim").loc[GAIN]
-    assert row["verdict"] == verdict and row["n"] == 6
-    assert row["ours"] == pytest.approx(1 - errors["mixed"] / errors["real"])
-    assert "against as many steps" in row["why"] and "over specimens [-0.100, -0.100]" in row["why"]
+def test_the_claimed_gain_is_judged_against_both_real_arms(wrong, verdict):
+    row = judged(wrong).loc[GAIN]
+    assert row["verdict"] == verdict and (row["n"], row["over"], row["level"]) == (8, "specimens", 0.95)
+    assert row["ours"] == pytest.approx(1 - wrong["mixed"] / wrong["real"])
+    assert "against as many steps" in row["why"] and row["why"].startswith("over 6 runs, paired: ")
 
 
-def test_levels_are_judged_by_the_interval_over_runs():
-    runs = runs_of({"synthetic": 0.4, "mixed": 0.205, "real": 0.3, "real long": 0.3})
-    table = claims(runs, counts_of({"a": 1, "b": 3}), profile="study").set_index("claim")
-    assert len(table) == 10 and table["answers"].ne("").all()
+def test_the_reduction_is_that_of_the_rate():
+    row = judged(WRONG).loc["mixed training reduces the rate of the error on held specimens"]
+    assert row["ours"] == pytest.approx(0.05) and row["verdict"] == "direction reproduced"
+    assert row["published"] == "0.068" and row["low"] <= 0.05 <= row["high"]
+
+
+def test_runs_of_one_fold_are_no_specimens():
+    """Many runs that repeat two specimens tell no more of specimens than those two."""
+    counts = [counts_of({"a": 10, "b": 50}, arm, seed, n=100) for arm in ("mixed", "real") for seed in range(1, 7)]
+    counts.append(counts_of({"a": 10, "b": 50}, "synthetic", n=100))
+    runs = runs_of({"synthetic": 0.3, "mixed": 0.3, "real": 0.3}, spread=1e-3)
+    row = claims(runs, pd.concat(counts), profile="study").set_index("claim")
+    row = row.loc["crack classifier, real model: error on held specimens"]
+    assert (row["low"], row["high"], row["n"]) == (pytest.approx(0.1), pytest.approx(0.5), 2)
+    assert row["verdict"] == "not reproduced" and row["why"].startswith("our interval is too wide to tell")
+
+
+def test_levels_are_judged_by_the_interval_over_specimens():
+    table = judged({"mixed": 20.5, "real": 30, "real long": 30})
+    assert len(table) == 12 and table["answers"].ne("").all()
     chance = table.loc["p of mixed against real training over runs: error on held specimens"]
-    assert chance["verdict"] == "direction reproduced" and chance["ours"] < 0.01
+    assert chance["verdict"] == "direction reproduced" and chance["ours"] < 0.01 and chance["over"] == "runs"
     name = "crack classifier, {} model: error on held specimens"
     assert table.loc[name.format("mixed"), "verdict"] == "reproduced"
     assert table.loc[name.format("synthetic"), "verdict"] == "not reproduced"
+
+
+def test_errors_on_all_tiles_count_those_trained_on():
+    counts = pd.concat([counts_of({"a": 2, "b": 2}), counts_of({"c": 8, "d": 8}).assign(split="training")])
+    assert over_specimens(counts).iloc[0]["error"] == pytest.approx(0.2)
+    row = over_specimens(counts, every=True).iloc[0]
+    assert row["error"] == pytest.approx(0.5) and row["n"] == 4
+    both = pd.concat([counts, counts.assign(arm="real", wrong=counts["wrong"] + (counts["split"] == "training"))])
+    assert compare_specimens(both, [("mixed", "real")]).iloc[0]["difference"] == 0
+    assert compare_specimens(both, [("mixed", "real")], every=True).iloc[0]["difference"] == pytest.approx(-0.05)
+
+
+def test_claims_name_the_device_of_their_runs():
+    runs = runs_of({"synthetic": 0.4, "mixed": 0.2, "real": 0.3}).assign(device="cuda")
+    assert set(claims(runs, counts_of({"a": 1, "b": 3}), profile="study")["device"]) == {"cuda"}
 
 
 @pytest.mark.parametrize(

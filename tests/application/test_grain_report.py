@@ -75,6 +75,26 @@ def test_arms_are_compared_on_the_seeds_both_were_trained_with():
     assert compare(pd.concat([*ours, theirs.assign(seed=3)]), "test", "broad", ["broad without twins"]).empty
 
 
+@pytest.mark.parametrize(("arm", "other", "sign"), [("broad", "real labels", 1), ("real labels", "broad", -1)])
+def test_seeds_of_one_side_alone_do_not_count(arm, other, sign):
+    shared = [
+        rows(name, [0.5 + gain] * 4, seed=s) for name, gain in (("broad", 0.1), ("real labels", 0)) for s in (1, 2)
+    ]
+    surplus = rows(arm, [0.9] * 4, seed=3), rows(other, [0.9] * 4, seed=3)
+    for extra in surplus:
+        table = compare(pd.concat([*shared, extra]), "test", arm, [other]).set_index("score")
+        assert (table["seeds"] == 2).all() and table.loc["miou", "difference"] == pytest.approx(sign * 0.1)
+
+
+def test_an_image_counts_in_the_seeds_that_both_arms_scored_it_in():
+    ours = pd.concat([rows("broad", [0.6] * 4), rows("broad", [0.9] * 4, seed=2)])
+    theirs = pd.concat([rows("real labels", [0.5] * 4), rows("real labels", [0.8] * 4, seed=2)])
+    held = (theirs["seed"] == 2) & (theirs["group"] == "A")  # the ceiling was trained on this group in seed 2
+    table = compare(pd.concat([ours, theirs[~held]]), "test", "broad", ["real labels"]).set_index("score")
+    assert table.loc["miou", ["difference", "low", "high"]].tolist() == pytest.approx([0.1] * 3)
+    assert (table["confidence"] == 0.95).all() and (table["over"] == "overlap groups").all()
+
+
 def test_what_needs_no_training_is_compared_with_all_seeds():
     ours = [rows("broad", [0.6, 0.6, 0.6, 0.6], seed=1), rows("broad", [0.8, 0.8, 0.8, 0.8], seed=2)]
     table = compare(pd.concat([*ours, rows("Otsu", [0.5] * 4).assign(seed=np.nan)]), "test", "broad", ["Otsu"])
@@ -87,15 +107,19 @@ def arms(ours, otsu, **options):
     return pd.concat([rows("broad", ours, **options), rows("Otsu", otsu, **options), grain], ignore_index=True)
 
 
+FINDING = "grain boundaries are detected reliably without a real label: contrasts won, of all with simpler means"
+
+
 def test_claims_follow_the_scores():
     better = claims(arms([0.7, 0.75, 0.7, 0.72], [0.5, 0.6, 0.5, 0.5]), profile="study").set_index("claim")
     worse = claims(arms([0.5, 0.6, 0.5, 0.5], [0.7, 0.75, 0.7, 0.72]), profile="study").set_index("claim")
-    finding = next(name for name in better.index if name.startswith("real grain boundaries are found"))
-    assert better.loc[finding, "verdict"] == "direction reproduced" and better.loc[finding, "ours"] > 0
-    assert worse.loc[finding, "verdict"] == "not reproduced" and "no sure gain" in worse.loc[finding, "why"]
+    assert better.loc[FINDING, ["ours", "n", "over", "verdict"]].tolist() == [7, 7, "contrasts", "holds here"]
+    assert worse.loc[FINDING, ["ours", "n", "verdict"]].tolist() == [4, 7, "does not hold here"]
+    assert "no sure gain" in worse.loc[FINDING, "why"]
     level = "mean IoU on real grain micrographs, synthetic training only"
     assert better.loc[level, "ours"] == pytest.approx(np.mean([0.7, 0.75, 0.7, 0.72]))
-    assert better.loc[level, "seeds"] == "1" and better.loc[level, "n"] == 3
+    assert better.loc[level, "seeds"] == "1" and better.loc[level, ["n", "over"]].tolist() == [3, "overlap groups"]
+    assert better.loc[level, "level"] == 0.95
 
 
 def test_one_threshold_as_good_in_one_score_is_enough_to_miss_the_finding():
@@ -103,10 +127,15 @@ def test_one_threshold_as_good_in_one_score_is_enough_to_miss_the_finding():
     rival = images[images["arm"] == "Otsu"].assign(arm="thresholding, best intercept")
     ours = images[images["arm"] == "broad"]
     as_good = rival.assign(intercept_rel_err=ours["intercept_rel_err"].to_numpy())
-    for other, verdict in ((rival, "direction reproduced"), (as_good, "not reproduced")):
+    for other, found in ((rival, [10, "holds here"]), (as_good, [9, "does not hold here"])):
         row = claims(pd.concat([images, other]), profile="study").iloc[2]
-        assert row["verdict"] == verdict
-    assert row["why"].startswith("no sure gain on intercept_rel_err over 'thresholding, best intercept'; 9 of 10")
+        assert row[["ours", "verdict"]].tolist() == found and row["n"] == 10
+    assert "no sure gain on intercept_rel_err over 'thresholding, best intercept'" in row["why"]
+
+
+def test_claims_name_the_device_of_their_runs():
+    images = arms([0.7, 0.75, 0.7, 0.72], [0.5, 0.6, 0.5, 0.5]).assign(device="cuda")
+    assert (claims(images, profile="study")["device"] == "cuda").all()
 
 
 def test_a_published_number_within_the_interval_is_reproduced():
@@ -124,5 +153,8 @@ def test_stored_scores_of_one_profile_are_read(tmp_path):
     table = rows("", [0.5] * 4).drop(columns="arm").assign(configuration=configuration, profile="study")
     write_table(pd.concat([table, table.assign(profile="quick")]), tmp_path / "grains_images.csv")
     assert (stored("study", tmp_path)[1]["arm"] == "trampert").sum() == 4
+    run = {"configuration": [configuration], "seed": 1, "profile": "study", "device": "cuda"}
+    write_table(pd.DataFrame(run), tmp_path / "grains_runs.csv")
+    assert stored("study", tmp_path)[1]["device"].tolist() == ["cuda"] * 4
     assert stored("paper", tmp_path)[1].empty and all(table.empty for table in stored("study", tmp_path / "none"))
     assert grain_report.LABEL_FREE == "broad"

@@ -212,6 +212,8 @@ def test_claims_are_judged_by_both_intervals():
     table = claims(*whole(0.02), hours=2.0, profile="study")
     assert table["verdict"].tolist() == ["holds here", "holds here", "reproduced"]
     assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4]
+    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95, 1 - 0.05 / 3, 0.95]
+    assert len(table["answers"].iloc[2].split("; ")) == 4 and table["published"].iloc[2] == "+16% to +24% grain size"
     worse = claims(*whole(-0.02, ratio=0.9), hours=2.0, profile="study")
     assert worse["verdict"].tolist() == ["does not hold here", "does not hold here", "not reproduced"]
     slightly = claims(*whole(0.02, ratio=1.05), hours=2.0, profile="study")
@@ -247,5 +249,6 @@ def test_nothing_is_judged_without_real_micrographs_or_generators():
     assert set(claims(*empty, hours=2.0, profile="study")["verdict"]) == {"not run here"}
 
 
-def test_the_published_coarsening_is_the_ratio_of_the_printed_sizes():
-    assert np.round(joint_report.COARSER, 3).tolist() == [0.16, 0.171, 0.198, 0.236]
+def test_claims_name_the_device_of_their_runs():
+    runs, images = whole(0.02)
+    assert set(claims(runs.assign(device="cuda"), images, hours=2.0, profile="study")["device"]) == {"cuda"}

@@ -6,22 +6,36 @@ import pandas as pd
 import pytest
 
 from micro_lib.application import tables
-from micro_lib.application.published import answering, beside_ours, cell, cells, is_measured, unanswered
+from micro_lib.application.published import (
+    answering,
+    beside_ours,
+    cell,
+    cells,
+    is_measured,
+    judged_gain,
+    judged_level,
+    ours_of,
+    unanswered,
+    untestable_level,
+)
 
 ERROR = ("Trampert 2021", "section 3.2.3", "grain boundaries", "pixel error")
 MIOU = (*ERROR[:3], "mean IoU")
+SEEDS = pd.DataFrame({"seed": [1]})
 
 
 def claims(*rows, profile="study"):
-    return tables.claim_rows(rows, profile=profile, notebook="05_grain_segmentation", seeds=[1])
+    return tables.claim_rows(rows, profile=profile, notebook="05_grain_segmentation", runs=SEEDS)
 
 
 def claim(*names, ours=0.15, claim="error"):
     return {
         "claim": claim,
         **answering(*(cell(*name) for name in names)),
+        "kind": "level",
         "ours": ours,
         "n": 3,
+        "over": "runs",
         "verdict": "reproduced",
     }
 
@@ -34,6 +48,63 @@ def test_numbers_are_printed_as_the_papers_print_them():
     assert cell("Trampert 2021", "Table 1", "mixed against real", "p, test data").printed == "p = 2.16e-47"
     gained = cell("Trampert 2021", "section 3.3", "adaptive against random", "mean IoU gained")
     assert (gained.printed, gained.number) == ("+0.015, from its means", 0.015) and cell(*MIOU).number == 0.745
+
+    assert cell("Goetz 2022", "section 4.3", "typical training", "supervised DeepLabv2").printed == "0.75 h"
+    improved = cell(
+        "Goetz 2022", "section 4.2", "phase fractions", "targets of three whose estimate AdaptSegNet improves"
+    )
+    assert improved.printed == "3" and improved.recomputed == 2
+
+
+def ours(low, high, number=None):
+    middle = (low + high) / 2 if number is None else number
+    return {"ours": middle, "low": low, "high": high, "level": 0.95, "n": 5, "over": "folds"}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "too_wide"),
+    [
+        (0.80, 1.20, "reproduced", False),
+        (0.76, 1.24, "reproduced", False),
+        (0.74, 1.26, "not reproduced", True),  # half-width 0.26, more than a quarter of 1
+        (1.01, 1.20, "not reproduced", False),
+        (1.10, 3.00, "not reproduced", False),  # wide, but the published number lies outside anyway
+    ],
+)
+def test_a_level_is_reproduced_by_a_narrow_interval_alone(low, high, verdict, too_wide):
+    found = judged_level(ours(low, high), 1.0, "reason")
+    assert (found["verdict"], found["kind"], found["level"]) == (verdict, "level", 0.95)
+    assert found["why"].startswith("our interval is too wide to tell") == too_wide
+    mirrored = judged_level(ours(-high, -low), -1.0, "reason")
+    assert mirrored["verdict"] == verdict, "of negative numbers too"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "theirs", "verdict"),
+    [
+        (1, 3, 2, "reproduced"),
+        (1, 3, 5, "direction reproduced"),
+        (-1, 3, 2, "not reproduced"),
+        (-3, -1, -2, "reproduced"),
+        (-3, -1, -5, "direction reproduced"),
+        (1, 3, -2, "not reproduced"),
+        (-3, -1, 2, "not reproduced"),
+    ],
+)
+def test_an_effect_needs_the_sign_of_the_published_one(low, high, theirs, verdict):
+    assert judged_gain(ours(low, high), theirs, "")["verdict"] == verdict
+
+
+def test_levels_of_closed_data_are_not_judged_however_close():
+    found = untestable_level(ours(0.99, 1.01), "generated")
+    assert found["verdict"] == tables.NOT_TESTABLE and found["ours"] == 1
+
+
+def test_our_number_brings_its_level_and_unit_of_resampling():
+    row = {**tables.mean_fields([1.0, 3.0], "gain", "folds", 0.9), "n": 2}
+    found, turned = ours_of(row, "gain", 100), ours_of(row, "gain", -1)
+    assert (found["ours"], found["level"], found["over"], found["n"]) == (200, 0.9, "folds", 2)
+    assert (turned["ours"], turned["low"], turned["high"]) == (-2, -row["gain_high"], -row["gain_low"])
 
 
 def test_an_unknown_number_is_refused_with_those_there_are():
@@ -67,7 +138,7 @@ def test_the_largest_profile_answers():
 
 def test_what_no_claim_answers_is_claimed_with_its_reason():
     table = beside_ours(claims(claim(ERROR)))
-    rows = tables.claim_rows(unanswered(table), profile="study", notebook="13_claims_and_figures", seeds=())
+    rows = tables.claim_rows(unanswered(table), profile="study", notebook="13_claims_and_figures", runs=SEEDS[:0])
     assert len(rows) == len(cells()) - 1 and not rows["claim"].duplicated().any()
     stern = rows[rows["paper"] == "Volman Stern 2024"]
     assert (stern["verdict"] == "cannot be tested with open data").all() and len(stern) == 1

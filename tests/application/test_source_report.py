@@ -21,6 +21,7 @@ from micro_lib.application.source_report import (
     scores,
     stored,
 )
+from micro_lib.application.tables import NOT_TESTABLE
 from micro_lib.core.runs import write_table
 from micro_lib.training import source
 
@@ -91,6 +92,10 @@ def test_effects_are_paired_and_averaged_over_the_other_factor():
     fewer = table[table["arm"] != "ImageNet, none"].copy()
     fewer.loc[fewer["arm"] == "random, none", "source_miou"] = 0.0
     assert effects(grid(fewer), "pretraining", "random").iloc[0]["difference"] == pytest.approx(0.02)
+    more = pd.concat([table, table[table["arm"] == "two-stage, none"].assign(seed=9, source_miou=0.0)])
+    found = effects(grid(more), "pretraining", "random").query("level == 'two-stage' and domain == 'source'")
+    assert found["difference"].item() == pytest.approx(0.03), "a seed of one side alone does not count"
+    assert (found["over"].item(), found["confidence"].item()) == ("folds", 0.95)
     assert effects(table[:0], "pretraining", "random").empty and effects(runs(1), "pretraining", "random").empty
 
 
@@ -154,21 +159,38 @@ def test_ours_stand_beside_the_published_in_percent():
     assert last.name[1].startswith("S.10") and last["ours"] == pytest.approx(80) and last["n"] == 2
 
 
-def test_claims_judge_levels_and_gains():
+FORGETTING = "from ImageNet, generalisation decreases between 100 and 200 epochs: change of mIoU on T2"
+
+
+def test_claims_judge_effects_and_leave_levels_unjudged():
     table = claims(runs(3), adapted(), profile="study").set_index("claim")
-    assert table.loc["Table 2, S.5, VGG16 U-Net, ImageNet, basic: mIoU", "verdict"] == "reproduced"  # 78.9
-    assert table.loc["Table 2, S.9, VGG16 U-Net, NanoSEM, extended: mIoU", "verdict"] == "reproduced"  # 80.2, 81
-    assert table.loc["Table 4, T2.1, DG - VGG16 U-Net, random, none: mIoU", "verdict"] == "not reproduced"  # 51.4, 56
+    levels = table[table["kind"] == "level"]
+    assert len(levels) == 82 and set(levels["verdict"]) == {NOT_TESTABLE} and levels["ours"].notna().all()
+    assert (levels["n"] > 1).all() and (levels["level"] == 0.95).all() and (levels["over"] == "folds").all()
     gain = table.loc["pre-training in domain after ImageNet against random: mIoU gained on the source"]
     assert gain["ours"] == pytest.approx(3) and gain["verdict"] == "direction reproduced"
-    lost = table[table.index.str.startswith("generality")].iloc[0]
-    assert lost["published"] == "5 of 9 arms rise, 4 fall" and lost["ours"] == pytest.approx(-0.4)
+    assert table.loc["basic augmentation against none: mIoU gained on source", "verdict"] == "holds here"
+    assert table.loc["extended augmentation against basic: mIoU gained on source", "verdict"] == "holds here"
+    better = table.loc["extended augmentation against basic: mIoU gained on T2"]
+    assert better["verdict"] == "does not hold here" and better["ours"] == pytest.approx(1)
+
+
+def test_only_networks_from_imagenet_are_said_to_forget():
+    told = runs(3)
+    other = (told["pretraining"] == "two-stage") & (told["schedule"] == source_report.AS_LONG)
+    told.loc[other, "T2_miou"] += 0.3
+    lost = claims(told, adapted(), profile="study").set_index("claim").loc[FORGETTING]
+    assert (lost["where"], lost["published"]) == ("section 4.2", "decreases; in Table 6 1 of 3 arms")
+    assert lost["ours"] == pytest.approx(-0.4) and lost["n"] == 3 and lost["verdict"] == "does not hold here"
+    told["T2_miou"] -= 0.05
+    lost = claims(told, adapted(), profile="study").set_index("claim").loc[FORGETTING]
+    assert lost["ours"] == pytest.approx(-5.4) and lost["verdict"] == "holds here"
 
 
 @pytest.mark.parametrize("folds", [0, 1])
 def test_fewer_than_two_folds_judge_nothing(folds):
     table = claims(runs(1)[: folds * 100], NOTHING, profile="smoke")
-    assert set(table["verdict"]) == {"not run here"} and len(table) == 85
+    assert set(table["verdict"]) == {"not run here", NOT_TESTABLE} and len(table) == 88 and table["low"].isna().all()
 
 
 def test_a_gain_that_may_be_none_is_not_reproduced():

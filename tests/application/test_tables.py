@@ -4,22 +4,25 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from micro_lib.application import tables
 from micro_lib.core.runs import read_table, write_table
 
 CLAIM = {"claim": "mIoU", "paper": "Trampert 2021", "where": "section 3.2.3", "published": "0.745 +- 0.015"}
-MEASURED = {**CLAIM, "ours": 0.71234, "low": 0.6912, "high": 0.7334, "n": 5, "verdict": "reproduced"}
+OURS = {"ours": 0.71234, "low": 0.6912, "high": 0.7334, "level": 0.95, "n": 5, "over": "runs"}
+MEASURED = {**CLAIM, **OURS, "kind": "effect", "verdict": "reproduced"}
+RUNS = pd.DataFrame({"seed": [2, 1, 2], "device": "cpu"})
 
 
-def rows(*claims, notebook="05_grain_segmentation", profile="quick"):
-    return tables.claim_rows(claims, profile=profile, notebook=notebook, seeds=[1, 2])
+def rows(*claims, notebook="05_grain_segmentation", profile="quick", runs=RUNS):
+    return tables.claim_rows(claims, profile=profile, notebook=notebook, runs=runs)
 
 
 def test_rows_have_the_agreed_columns_and_their_provenance():
     table = rows(MEASURED)
-    names = "claim paper where published answers ours low high n unit profile device notebook verdict why"
-    assert list(table.columns) == [*names.split(), "seeds", "versions", "commit"]
+    names = "claim paper where kind published answers ours low high level n over unit profile device notebook verdict"
+    assert list(table.columns) == [*names.split(), "why", "seeds", "versions", "commit"]
     row = table.iloc[0]
     assert tuple(row[["seeds", "profile", "unit", "notebook"]]) == (
         "1 2",
@@ -28,6 +31,12 @@ def test_rows_have_the_agreed_columns_and_their_provenance():
         "05_grain_segmentation",
     )
     assert "numpy" in row["versions"] and len(row["commit"]) >= 7
+
+
+def test_the_device_of_a_claim_is_that_of_its_runs():
+    assert rows(MEASURED, runs=RUNS.assign(device=["cuda", "cuda", None]))["device"].item() == "cuda"
+    assert rows(MEASURED, runs=RUNS.assign(device=["cuda", "cpu", "cuda"]))["device"].item() == "cpu, cuda"
+    assert rows(MEASURED, runs=pd.DataFrame({"seed": [4]}))["device"].item() == "cpu", "nothing was trained"
 
 
 def test_a_table_that_sums_up_runs_says_which():
@@ -53,10 +62,17 @@ def test_profile_of_the_environment_is_written_out(monkeypatch):
     "change, fault",
     [
         ({"verdict": "confirmed"}, "verdict 'confirmed' is none of reproduced, direction"),
-        ({"ours": math.nan}, "needs our number and its n"),
-        ({"n": 0}, "needs our number and its n"),
+        ({"ours": math.nan}, "needs our number"),
+        ({"n": 0}, "needs its n, what that is over"),
+        ({"over": ""}, "needs its n, what that is over"),
+        ({"kind": ""}, "and a kind"),
+        ({"kind": "statement"}, "is none of a statement"),
+        ({"verdict": "holds here"}, "is none of a effect"),
+        ({"level": math.nan}, "level nan does not fit"),
+        ({"low": math.nan, "high": math.nan}, "level 0.95 does not fit"),
         ({"verdict": "not run here", "why": "no GPU"}, "takes no number of ours"),
         ({"verdict": "not run here", "ours": math.nan, "low": math.nan, "high": math.nan}, "says why"),
+        ({"verdict": "cannot be tested with open data"}, "says why"),
         ({"low": 0.8}, "interval"),
         ({"low": math.nan}, "interval"),
         ({"published": " "}, "published is missing"),
@@ -72,6 +88,11 @@ def test_claims_that_do_not_hold_together_are_refused(change, fault):
 def test_a_claim_that_was_not_run_is_a_row_too():
     table = rows({**CLAIM, "verdict": "not run here", "why": "the weights of resnet50 cannot be had offline"})
     assert math.isnan(table.loc[0, "ours"]) and table.loc[0, "n"] == 0
+
+
+def test_a_number_that_judges_nothing_stands_beside_all_the_same():
+    claim = {**MEASURED, "kind": "level", "verdict": tables.NOT_TESTABLE, "why": "generated micrographs"}
+    assert rows(claim)[["ours", "n", "over"]].to_numpy().tolist() == [[0.71234, 5, "runs"]]
 
 
 def test_stating_a_claim_twice_is_refused():
@@ -144,29 +165,35 @@ def test_claims_print_one_line_each_with_the_verdicts_counted():
     assert tables.claims_text(tables.gather_claims([])) == "No notebook that ran states a claim."
 
 
-UNMEASURED = {**CLAIM, "claim": "p", "verdict": "not run here", "why": "no time"}
+def test_an_interval_carries_its_level_and_what_it_is_over():
+    found = tables.mean_fields([1.0, 3.0], "gain", "folds", 0.9)
+    low, high = stats.t.interval(0.9, 1, 2, 1)
+    assert [found[name] for name in ("gain", "gain_low", "gain_high")] == pytest.approx([2, low, high])
+    assert (found["confidence"], found["over"]) == (0.9, "folds")
+    one = tables.mean_fields([1.0], "gain", "folds")
+    assert math.isnan(one["confidence"]) and one["over"] == "folds"
+    pair = tables.paired_fields([3.0, 4.0], [1.0, 1.0], "specimens", 0.99)
+    assert (pair["n"], pair["difference"], pair["confidence"], pair["over"]) == (2, 2.5, 0.99, "specimens")
 
 
-def test_readers_see_the_largest_profile_of_every_measured_claim():
-    text = tables.claims_markdown(
-        pd.concat(
-            [
-                rows({**MEASURED, "published": "a|b"}, UNMEASURED, profile="study"),
-                rows({**MEASURED, "ours": 0.5, "low": 0.4, "high": 0.6}),
-            ],
-            ignore_index=True,
-        )
-    )
+def test_readers_see_verdicts_counted_and_the_effects_of_the_largest_profile():
+    unmeasured = {**CLAIM, "claim": "p", "verdict": "not run here", "why": "no time"}
+    level = {**MEASURED, "claim": "a level", "kind": "level", "verdict": "not reproduced"}
+    study = rows({**MEASURED, "published": "a|b", "level": 0.99167}, unmeasured, level, profile="study")
+    text = tables.claims_markdown(pd.concat([study, rows({**MEASURED, "ours": 0.7})], ignore_index=True))
     lines = text.splitlines()
-    assert lines[2] == "| mIoU (Trampert 2021, section 3.2.3) | a/b | 0.712 [0.691, 0.733] | 5 | study | reproduced |"
-    assert lines[4].startswith("2 claims: 1 reproduced, 1 not run here. The 1 without") and len(lines) == 5
+    assert lines[2] == "| Trampert 2021 | section 3.2.3 | 1 reproduced, 1 not reproduced, 1 not run here |"
+    assert lines[4] == "3 claims: 1 reproduced, 1 not reproduced, 1 not run here."
+    ours = "0.712 [0.691, 0.733]"
+    assert lines[8] == f"| mIoU (Trampert 2021, section 3.2.3) | a/b | {ours} | 5 runs, 99.2 % | study | reproduced |"
+    assert len(lines) == 9, "levels are counted alone"
 
 
 def test_the_claims_of_the_readme_are_replaced_between_their_marks():
     start, end = tables.README_MARKS
     once = tables.with_claims(f"# a\n{start}\nold\n{end}\nz\n", rows(MEASURED))
     assert once == tables.with_claims(once, rows(MEASURED))
-    assert once.startswith(f"# a\n{start}\n| claim") and once.endswith(f"{end}\nz\n") and "old" not in once
+    assert once.startswith(f"# a\n{start}\n| paper") and once.endswith(f"{end}\nz\n") and "old" not in once
 
 
 @pytest.mark.parametrize("text", ["", "{0}", "{1}\n{0}", "{0}\n{0}\n{1}"])
@@ -184,3 +211,30 @@ def test_claims_of_a_build_replace_the_stored_ones_of_their_notebooks(tmp_path, 
     known = tables.known_claims(tmp_path / "build", without="13_z")
     assert known["claim"].tolist() == ["a", "c"] and tuple(known.columns) == tables.COLUMNS
     assert tables.known_claims(tmp_path / "none")["claim"].tolist() == ["a", "b"]
+
+
+def test_a_quick_build_hides_no_stored_study_and_a_study_replaces_all_of_its_notebook(tmp_path):
+    path = tmp_path / "claims.csv"
+    study = rows(MEASURED, profile="study")
+    unrun = rows({**CLAIM, "verdict": "not run here", "why": "no data"})
+    write_table(pd.concat([unrun, study], ignore_index=True), path)
+    known = tables.with_stored(rows({**MEASURED, "ours": 0.7}), path)
+    assert sorted(zip(known["profile"], known["ours"], strict=True)) == [("quick", 0.7), ("study", 0.71234)]
+    known = tables.with_stored(rows({**MEASURED, "claim": "renamed"}, profile="study"), path)
+    assert known[["claim", "profile"]].to_numpy().tolist() == [["renamed", "study"]], "quick and older claims go"
+    write_table(rows({**CLAIM, "verdict": "not run here", "why": "no data"}, profile="study"), path)
+    assert tables.with_stored(rows(MEASURED), path)["verdict"].tolist() == ["reproduced"], (
+        "nothing run protects nothing"
+    )
+
+
+def test_a_claim_that_moves_to_another_notebook_is_not_doubled(tmp_path):
+    write_table(rows(MEASURED, notebook="13_z"), tmp_path / "claims.csv")
+    known = tables.with_stored(rows(MEASURED, notebook="09_y"), tmp_path / "claims.csv")
+    assert known["notebook"].tolist() == ["09_y"]
+
+
+def test_a_stored_table_of_fewer_columns_is_still_known(tmp_path):
+    write_table(rows(MEASURED).drop(columns=["kind", "level", "over"]), tmp_path / "claims.csv")
+    known = tables.with_stored(rows({**MEASURED, "claim": "b"}, notebook="x"), tmp_path / "claims.csv")
+    assert tuple(known.columns) == tables.COLUMNS and len(known) == 2

@@ -30,9 +30,9 @@ CHECKED = (
     "# NBVAL_CHECK_OUTPUT\nprint(tables.rounded(0.123456))",
 )
 
-RESULT = """claim = {"claim": "2 + 2", "paper": "none", "where": "text", "published": "4", "ours": 4.0, "n": 1,
-         "verdict": "reproduced"}
-rows = tables.claim_rows([claim], profile=PROFILE, notebook="03_example", seeds=[SEED])
+RESULT = """claim = {"claim": "2 + 2", "paper": "none", "where": "text", "published": "4", "kind": "level", "ours": 4.0,
+         "n": 1, "over": "sums", "verdict": "reproduced"}
+rows = tables.claim_rows([claim], profile=PROFILE, notebook="03_example", runs=pd.DataFrame({"seed": [SEED]}))
 tables.write_claims(rows, out)
 runs.write_table(pd.DataFrame({"profile": [runs.provenance(profile=profiles.resolve(PROFILE), seed=SEED)["profile"]],
                                "value": [4.0]}), out / "example.csv")

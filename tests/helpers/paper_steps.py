@@ -15,34 +15,46 @@ import numpy as np
 import torch
 from torch import nn
 
+from micro_lib.application.protocol import NANOSEM_CLASSES
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import settings
 from micro_lib.core.seeds import stream
 from micro_lib.data.classified import Classified
 from micro_lib.data.framing import Framing
+from micro_lib.data.in_domain import Labels
 from micro_lib.data.tiles import Labelled
-from micro_lib.models import deeplab, unet
+from micro_lib.models import unet
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
-from micro_lib.training import cracks, generative, supervised
-from micro_lib.training.adaptation_loop import learn_once
+from micro_lib.training import adaptation, cracks, generative, pretraining, supervised
+from micro_lib.training.adaptation_loop import OPTIMIZERS, learn_once
 from micro_lib.training.adaptation_methods import Batch, Design, Student, Weights, terms
+from micro_lib.training.rounds import Schedule
 
 
 class Step(NamedTuple):
     """How much of a published step is done here, and the memory it may take."""
 
     batch: int  # images, of each domain where there are two
-    published: int
     gigabytes: float
+    experiment: str
+    of_batch: str = "batch"  # what the published one is called among the settings
+
+    @property
+    def published(self) -> int:
+        """The batch of the paper profile."""
+        plan = settings(self.experiment, "paper")
+        return Schedule(*plan["pretraining"]["schedule"]).batch if self.of_batch == "pictures" else plan[self.of_batch]
 
 
 STEPS = {
-    "resnet50": Step(64, 3584, 6),  # also the batch published for real tiles
-    "dynamic_resnet50": Step(1, 16, 12),
-    "vqvae": Step(16, 256, 4),
-    "pixelcnn": Step(16, 128, 4),
-    "vgg16": Step(1, 8, 8),
-    "deeplabv2": Step(1, 8, 14),
+    "resnet50": Step(64, 6, "cracks", "synthetic_batch"),  # also the batch published for real tiles
+    "dynamic_resnet50": Step(1, 12, "grains"),
+    "vqvae": Step(16, 4, "joint", "vq_batch"),
+    "pixelcnn": Step(16, 4, "joint", "prior_batch"),
+    "vgg16 encoder": Step(2, 4, "source", "pictures"),
+    "vgg16": Step(1, 8, "source"),
+    "deeplabv2": Step(1, 12, "adaptation"),
+    "adaptsegnet": Step(1, 14, "adaptation"),
 }
 
 
@@ -106,20 +118,34 @@ def joint(row: dict, batch: int, *, stage: str) -> nn.Module:
     return getattr(generator, stage)
 
 
-def adversarial(row: dict, batch: int, *, architecture: str) -> nn.Module:
-    """Do a step of AdaptSegNet on published tiles of both domains, discriminators included."""
-    framing = Framing()
-    network = deeplab.build(2, "random") if architecture == "deeplabv2" else unet.build(architecture, 2, "random")
-    network = network if architecture == "deeplabv2" else unet.TwoLevels(network)
+def pictures(row: dict, batch: int) -> nn.Module:
+    """Do a step of the encoder's training on pictures with classes."""
+    px = settings("source", "paper")["pretraining"]["px"]
+    targets = np.eye(NANOSEM_CLASSES, dtype=np.float32)[np.arange(batch)]
+    labels = Labels(np.stack([micrograph(px).image] * batch), targets, tuple(map(str, range(NANOSEM_CLASSES))))
+    network = pretraining.classifier("vgg16", "random", NANOSEM_CLASSES, 1)
+    with timed(row), tempfile.TemporaryDirectory() as folder:
+        plan = Schedule(1, batch, 1e-4, 1)
+        history = pretraining.train(network, labels, labels, plan, seed=1, checkpoint=Path(folder) / "run.pt")
+    row["loss"] = float(history["loss"].iloc[0])
+    return network
+
+
+def segmenter(row: dict, batch: int, *, experiment: str, method: str) -> nn.Module:
+    """Do a step on published tiles: supervised on the source, or of AdaptSegNet on both domains with discriminators."""
+    plan = settings(experiment, "paper")
+    framing = Framing(0.5, *plan["tile"])
+    network = adaptation.build(plan["architecture"], 2, "random")
     network.to(memory_format=torch.channels_last).train()
     images = torch.randn(2, batch, 1, framing.side_px, framing.side_px)
     seen = Batch(images[0], (images[0, :, 0] > 0).long(), images[1])
     autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=supervised.has_bfloat16("cpu"))
-    student = Student(network, supervised.LOSSES["cross_entropy"], Weights(), framing.centre, autocast)
-    parts = terms("AdaptSegNet", network, 2, Weights(), Design())
-    optimizer = torch.optim.SGD(network.parameters(), 1e-4)
+    student = Student(network, supervised.LOSSES[plan["loss"]], Weights(), framing.centre, autocast)
+    parts = terms(method, network, 2, Weights(), Design())
+    optimizer = OPTIMIZERS[plan["optimizer"]]([{"params": list(network.parameters()), "lr": 1e-4}])
     with timed(row):
         row["loss"] = learn_once(student, parts, seen, optimizer)["loss"]
+    row |= {"side_px": framing.side_px, "terms": len(parts)}
     return network
 
 
@@ -128,8 +154,10 @@ TRAININGS = {
     "dynamic_resnet50": grains,
     "vqvae": partial(joint, stage="vqvae"),
     "pixelcnn": partial(joint, stage="prior"),
-    "vgg16": partial(adversarial, architecture="vgg16"),
-    "deeplabv2": partial(adversarial, architecture="deeplabv2"),
+    "vgg16 encoder": pictures,
+    "vgg16": partial(segmenter, experiment="source", method="none"),
+    "deeplabv2": partial(segmenter, experiment="adaptation", method="none"),
+    "adaptsegnet": partial(segmenter, experiment="adaptation", method="AdaptSegNet"),
 }
 
 

@@ -12,6 +12,7 @@ from helpers import paper_steps
 
 from micro_lib.application import protocol
 from micro_lib.application.sweep import write_manifest
+from micro_lib.application.tables import NOT_TESTABLE, claim_rows
 from micro_lib.core.profiles import settings
 from micro_lib.synthesis import cracks
 from micro_lib.training.cracks import CONFIGURATIONS
@@ -65,6 +66,28 @@ def test_operations_are_counted_as_published():
     once, twice = (protocol.cost(phase._replace(batch=n))["operations"] for n in (2, 4))
     assert twice == 2 * once
     assert protocol.cost(phase._replace(is_frozen=True))["operations"] < 0.4 * protocol.cost(phase)["operations"]
+
+
+def test_a_step_is_done_of_every_published_network_at_the_batch_of_its_phases():
+    assert set(paper_steps.STEPS) == set(paper_steps.TRAININGS) == {phase.network for phase in PHASES.values()}
+    for name, step in paper_steps.STEPS.items():
+        assert step.published in {phase.batch for phase in PHASES.values() if phase.network == name}, name
+        assert step.batch <= step.published
+
+
+def test_pretraining_on_pictures_is_counted(costs):
+    row = costs.loc[("Goetz 2022, Tables 2 to 5", "NanoSEM, before S.7 to S.9")]
+    assert row["steps"] * row["batch"] == pytest.approx(100 * 15_000, rel=1e-3) and row["px"] == 256
+    # VGG16 has 15.35e9 multiply-adds in its convolutions at 224 px and three channels.
+    assert row["operations"] == pytest.approx(16 * 6 * 15.35e9 * (256 / 224) ** 2, rel=0.05)
+
+
+def test_published_hours_stand_beside_ours(costs):
+    adapted, supervised = protocol.claims(costs.reset_index())
+    assert (adapted["published"], supervised["published"]) == ("6 h", "0.75 h")
+    row = costs.xs("AdaptSegNet", level="name").iloc[0]
+    assert adapted["ours"] == pytest.approx(row["gpu_hours"] / row["runs"]) and adapted["verdict"] == NOT_TESTABLE
+    assert len(claim_rows([adapted, supervised], profile="quick", notebook="13", runs=pd.DataFrame({"seed": []}))) == 2
 
 
 def test_hours_follow_from_operations(costs):
