@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,16 +19,14 @@ from tqdm import tqdm
 
 import micro_lib
 from micro_lib.application.fingerprint import digest, downloaded, fingerprint
-from micro_lib.application.tables import claims_text, gather_claims, show, with_claims, with_stored
+from micro_lib.application.tables import claims_text, gather_claims, show
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import (
-    atomic_path,
     build_dir,
     environment,
     merge_rows,
     provenance,
     read_json,
-    read_table,
     repository_root,
     write_json,
     write_table,
@@ -38,7 +35,6 @@ from micro_lib.core.runs import (
 ON_REQUEST = ("11", "12")  # these run only when named
 # The longest that one cell may take, seconds; None: as long as it needs.
 CELL_TIMEOUT_S = {"smoke": 600, "quick": 3600, "study": 2 * 86400, "paper": None}
-MAX_FIGURE_BYTES = 1_000_000  # a larger picture does not belong into git
 
 
 class RunnerError(Exception):
@@ -98,7 +94,7 @@ def reproduce(
     RunnerError
         If a notebook, a profile or a parameter is unknown, or another run uses the same build folder.
     """
-    profile, parameters = _profile(profile), dict(parameters or {})
+    profile, parameters = known_profile(profile), dict(parameters or {})
     known = discover(folder or repository_root() / "notebooks")
     notebooks = _select(known, only)
     _check_parameters(notebooks, parameters)
@@ -112,7 +108,8 @@ def reproduce(
     return _report(rows, known, place)
 
 
-def _profile(profile: str) -> str:
+def known_profile(profile: str) -> str:
+    """Return the profile to run, as `micro_lib.core.profiles.resolve`; RunnerError for an unknown one."""
     try:
         return resolve(profile)
     except ValueError as error:
@@ -207,7 +204,7 @@ def _run_all(notebooks: list[Notebook], parameters: dict, place: Path) -> list[d
 
 def _run_one(notebook: Notebook, parameters: dict, place: Path) -> dict:
     row = {"notebook": notebook.name, "profile": parameters["PROFILE"], "seconds": 0.0, "peak_mib": 0.0, "error": ""}
-    states = {name: _state(name, place) for name in notebook.needs}
+    states = {name: state_of(name, place) for name in notebook.needs}
     if missing := [name for name, state in states.items() if state.get("status") != "done"]:
         return {
             **row,
@@ -215,7 +212,7 @@ def _run_one(notebook: Notebook, parameters: dict, place: Path) -> dict:
             "error": f"needs {', '.join(missing)}, which has not finished; run it first",
         }
     parts = fingerprint(notebook.path, parameters, {name: digest(state["parts"]) for name, state in states.items()})
-    state = _state(notebook.name, place)
+    state = state_of(notebook.name, place)
     if state.get("status") == "done" and state["parts"] == parts and all((place / f).is_file() for f in state["files"]):
         return {**row, "status": "up to date", "seconds": state["seconds"], "peak_mib": state["peak_mib"]}
     return {**row, **_execute(notebook, parameters, parts, place)}
@@ -295,12 +292,13 @@ def _state_file(name: str, place: Path) -> Path:
     return place / "state" / f"{name}.json"
 
 
-def _state(name: str, place: Path) -> dict:
+def state_of(name: str, place: Path) -> dict:
+    """Return what is known of a notebook's last run in a build folder: status, files, parameters; {} for none."""
     path = _state_file(name, place)
     return read_json(path) if path.is_file() else {}
 
 
-# Reporting and publishing
+# Reporting
 
 
 def _report(rows: list[dict], known: list[Notebook], place: Path) -> int:
@@ -339,86 +337,7 @@ def collect_claims(known: Iterable[Notebook], place: Path) -> pd.DataFrame:
     pandas.DataFrame
         Columns `micro_lib.application.tables.COLUMNS`.
     """
-    done = [notebook.name for notebook in known if _state(notebook.name, place).get("status") == "done"]
+    done = [notebook.name for notebook in known if state_of(notebook.name, place).get("status") == "done"]
     claims = gather_claims(path for name in done if (path := place / name / "claims.csv").is_file())
     write_table(claims, place / "tables" / "claims.csv")
     return claims
-
-
-def publish(*, profile: str = "", folder: Path | None = None, build: Path | None = None, to: Path | None = None) -> int:
-    """Copy what is to be committed from the build folder: pictures to ``figures/``, tables to ``figures/tables/``.
-
-    Only files that a finished notebook wrote directly into its OUT folder in its last run are taken; what must not be
-    committed, such as pictures of data without a licence, belongs into a sub-folder of OUT. Of a table with a
-    ``profile`` column the stored rows of other profiles are kept, of the claims what `tables.with_stored` keeps. The
-    claims section of the README beside `to` is written anew.
-
-    Parameters
-    ----------
-    profile, folder, build
-        As for `reproduce`.
-    to : pathlib.Path
-        By default ``figures/`` of the checkout.
-
-    Returns
-    -------
-    int
-        Exit code 0.
-
-    Raises
-    ------
-    RunnerError
-        If the profile is smoke, two notebooks wrote a file of the same name, or a picture is too large for git.
-    """
-    profile = _profile(profile)
-    if profile == "smoke":
-        raise RunnerError("smoke results are made to be quick, not to be published; choose another profile")
-    place, to = build_folder(profile, build), Path(to or repository_root() / "figures")
-    known = discover(folder or repository_root() / "notebooks")
-    files = _publishable(known, place)
-    for path in files:
-        if path.suffix == ".png":
-            with atomic_path(to / path.name) as temporary:
-                shutil.copyfile(path, temporary)
-        else:
-            table = read_table(path)
-            _publish_table(table, to / "tables" / path.name, ("profile",) if "profile" in table.columns else ())
-    claims, times = collect_claims(known, place), place / "tables" / "notebooks.csv"
-    write_table(with_stored(claims, to / "tables" / "claims.csv"), to / "tables" / "claims.csv")
-    if times.is_file():
-        runs = read_table(times)
-        _publish_table(runs[runs["status"] == "done"], to / "tables" / "notebooks.csv", ("notebook", "profile"))
-    readme = to.parent / "README.md"
-    if readme.is_file():
-        text = with_claims(readme.read_text(encoding="utf-8"), read_table(to / "tables" / "claims.csv"))
-        with atomic_path(readme) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-    print(f"{len(files)} files, the claims and the times of {profile} runs copied to {to}")
-    return 0
-
-
-def _publishable(known: Iterable[Notebook], place: Path) -> list[Path]:
-    files = {}
-    for notebook in known:
-        state = _state(notebook.name, place)
-        for path in (place / name for name in state.get("files", ()) if state["status"] == "done"):
-            if path.parent.name != notebook.name or path.suffix not in {".png", ".csv"} or path.name == "claims.csv":
-                continue
-            if path.name in files:
-                raise RunnerError(f"{path} and {files[path.name]} have the same name; rename one")
-            if path.suffix == ".png" and path.stat().st_size > MAX_FIGURE_BYTES:
-                raise RunnerError(
-                    f"{path} has {path.stat().st_size} bytes, more than {MAX_FIGURE_BYTES}; lower its dpi"
-                )
-            files[path.name] = path
-    return list(files.values())
-
-
-def _publish_table(new: pd.DataFrame, path: Path, key: Sequence[str]) -> None:
-    """Write a table, keeping the stored rows that equal no new row in the columns of the key, if it has any."""
-    if path.is_file() and key and set(key) <= set((stored := read_table(path)).columns):
-        columns = list(key)
-        replaced = pd.MultiIndex.from_frame(stored[columns]).isin(pd.MultiIndex.from_frame(new[columns]))
-        if not replaced.all():
-            new = pd.concat([stored[~replaced], new], ignore_index=True).sort_values(columns, kind="stable")
-    write_table(new, path)

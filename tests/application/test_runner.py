@@ -6,29 +6,14 @@ import time
 from pathlib import Path
 
 import nbformat
-import pandas as pd
 import pytest
 from helpers import example_notebook
-from nbformat.v4 import new_code_cell, new_notebook
+from helpers.small_notebook import small
 
 from micro_lib.__main__ import main
 from micro_lib.application import runner
-from micro_lib.application.tables import README_MARKS
-from micro_lib.core.runs import read_json, read_table, write_json, write_table
+from micro_lib.core.runs import read_table, write_json
 from micro_lib.data import packs
-
-PARAMETERS = 'PROFILE = ""\nSEED = 1\nDATA = "auto"\nOUT = ""'
-
-
-def small(folder, name, *sources, needs=()):
-    """Write a notebook that imports nothing, so that it runs in a second."""
-    cells = [new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(new_code_cell, sources)]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.ipynb"
-    nbformat.write(new_notebook(cells=cells, metadata={**metadata, "micro_lib": {"needs": list(needs)}}), path)
-    return path
-
 
 COUNT = 'from pathlib import Path\nwith (Path(OUT) / "runs.txt").open("a") as f:\n    f.write(f"{PROFILE} {SEED}\\n")'
 
@@ -282,102 +267,3 @@ time.sleep(60 * first)"""
     assert not (tmp_path / "build" / "state" / "04_b.json").exists()
     assert run() == 0
     assert counted(tmp_path, "03_a") == ["quick 1"] and counted(tmp_path, "04_b") == ["quick 1"]
-
-
-# Publishing
-
-
-@pytest.fixture
-def built(tmp_path):
-    """A build folder as two finished notebooks leave it, without running them."""
-    for name in ("03_a", "05_b"):
-        small(tmp_path / "notebooks", name)
-    return tmp_path
-
-
-def finish(built, name, files, profile="quick"):
-    place = runner.build_folder(profile, built / "build")
-    for file, content in files.items():
-        path = place / name / file
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content) if isinstance(content, bytes) else write_table(pd.DataFrame(content), path)
-    top = [f"{name}/{file}" for file in files if "/" not in file]
-    write_json(place / "state" / f"{name}.json", {"status": "done", "parts": {}, "files": top})
-
-
-def publish(built, **options):
-    folders = {"folder": built / "notebooks", "build": built / "build", "to": built / "figures"}
-    return runner.publish(**folders, **options)
-
-
-def claims(name, notebook, profile="quick", ours=1.0):
-    from micro_lib.application.tables import claim_rows
-
-    claim = {"claim": name, "paper": "p", "where": "w", "published": "1", "ours": ours, "n": 1, "verdict": "reproduced"}
-    return claim_rows([claim], profile=profile, notebook=notebook, seeds=[1])
-
-
-def test_pictures_and_tables_are_copied_and_sub_folders_are_not(built):
-    files = {"f.png": b"png", "t.csv": {"a": [1]}, "note.txt": b"x", "local/f316.png": b"png"}
-    finish(built, "03_a", files)
-    assert publish(built) == 0
-    copied = {str(path.relative_to(built / "figures")) for path in (built / "figures").rglob("*") if path.is_file()}
-    assert copied == {"f.png", "tables/t.csv", "tables/claims.csv"}
-
-
-def test_a_quick_run_does_not_overwrite_rows_of_a_study(built):
-    finish(built, "03_a", {"t.csv": {"profile": ["study"] * 2, "v": [1, 2]}}, profile="study")
-    publish(built, profile="study")
-    for value in (3, 4):
-        finish(built, "03_a", {"t.csv": {"profile": ["quick"], "v": [value]}})
-        publish(built)
-    table = read_table(built / "figures" / "tables" / "t.csv")
-    assert sorted(table.itertuples(index=False, name=None)) == [("quick", 4), ("study", 1), ("study", 2)]
-
-
-def test_published_claims_are_replaced_never_doubled(built):
-    path = built / "figures" / "tables" / "claims.csv"
-    finish(built, "03_a", {"claims.csv": claims("x", "03_a", ours=1.0)})
-    finish(built, "05_b", {"claims.csv": claims("y", "05_b")})
-    publish(built)
-    finish(built, "03_a", {"claims.csv": claims("x", "03_a", "study", ours=9.0)}, profile="study")
-    publish(built, profile="study")
-    finish(built, "03_a", {"claims.csv": claims("x", "03_a", ours=2.0)})
-    publish(built)
-    publish(built)
-    stored = sorted(read_table(path)[["claim", "profile", "ours"]].itertuples(index=False, name=None))
-    assert stored == [("x", "quick", 2.0), ("x", "study", 9.0), ("y", "quick", 1.0)]
-
-    finish(built, "03_a", {"claims.csv": claims("renamed", "03_a")})
-    publish(built)
-    assert set(read_table(path).query("profile == 'quick'")["claim"]) == {"renamed", "y"}
-
-
-def test_the_readme_states_what_was_published(built):
-    readme = built / "README.md"
-    readme.write_text("\n".join(["before", *README_MARKS, "after"]))
-    finish(built, "03_a", {"claims.csv": claims("x is larger", "03_a")})
-    publish(built)
-    assert "| x is larger (p, w) | 1 | 1.00 | 1 | quick | reproduced |" in readme.read_text()
-
-
-def test_what_should_not_be_published_is_refused(built):
-    finish(built, "03_a", {"f.png": b"x" * (runner.MAX_FIGURE_BYTES + 1)})
-    with pytest.raises(runner.RunnerError, match="lower its dpi"):
-        publish(built)
-    finish(built, "03_a", {"f.png": b"x"})
-    finish(built, "05_b", {"f.png": b"x"})
-    with pytest.raises(runner.RunnerError, match="have the same name"):
-        publish(built)
-    with pytest.raises(runner.RunnerError, match="smoke results"):
-        publish(built, profile="smoke")
-    assert not (built / "figures").exists()
-
-
-def test_a_failed_notebook_publishes_nothing(built):
-    finish(built, "03_a", {"f.png": b"x", "claims.csv": claims("x", "03_a")})
-    state = built / "build" / "state" / "03_a.json"
-    write_json(state, {**read_json(state), "status": "failed"})
-    publish(built)
-    assert not (built / "figures" / "f.png").exists()
-    assert read_table(built / "figures" / "tables" / "claims.csv").empty
