@@ -457,7 +457,7 @@ def beside_published(runs: pd.DataFrame, bags: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for name, arm, theirs, measure in _answered():
-        part, bag = (table.query("shift == @name and arm == @arm") for table in (runs, bags))
+        part, bag = (table[(table["shift"] == name) & (table["arm"] == arm)] for table in (runs, bags))
         row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "shift": name, "arm": arm}
         found = {**_NOTHING, **_percent(part, bag, measure)}
         rows.append({**row, "published": theirs.printed, "value": theirs.number, **found})
@@ -655,7 +655,7 @@ def _insensitive(runs: pd.DataFrame) -> Iterator[dict]:
     """Whether what T3 and T3v differ by is less, with certainty, than the least that the paper calls a gain."""
     quantity, found = "mIoU", _contrast(runs, "T3 tested at 40 %", "T3v tested at 40 %")
     for name in ("T3", "T3v"):
-        part = runs.query("shift == @name + ' tested at 40 %' and arm == @ADVERSARIAL")
+        part = runs[(runs["shift"] == f"{name} tested at 40 %") & (runs["arm"] == ADVERSARIAL)]
         level = {**_NOTHING, **_percent(part, part[:0], "target_miou"), "quantity": quantity}
         theirs = published("section 4.3", f"{name}, common test images", quantity)
         yield percent_claim(f"mIoU on {name}, common test images, {ADVERSARIAL}", beside_level(level), theirs)
