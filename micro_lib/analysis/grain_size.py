@@ -91,11 +91,6 @@ class GrainSize:
         """ASTM grain size number G, higher is finer."""
         return self._g(self.size_px)
 
-    @property
-    def interval_g(self) -> tuple[float, float] | None:
-        """Low and high end of G; the coarse end is minus infinity where the size has no upper end."""
-        return None if self.pixel_size_um is None else (self._g(self.high_px), self._g(self.low_px))
-
     def as_row(self) -> dict[str, Any]:
         """Return all fields and, with a pixel size, um and G as one flat dict for a table."""
         row = asdict(self)

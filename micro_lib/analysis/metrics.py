@@ -215,31 +215,13 @@ def _disc(size_px: int) -> NDArray[np.uint8]:
 
 
 def _skeleton_f1(true_line: NDArray[np.bool_], pred_line: NDArray[np.bool_], tolerance_px: int) -> float:
+    """F1 of two skeletons: precision is the share of predicted pixels within the tolerance of a true one, recall the
+    reverse; within is a dilation with OpenCV's elliptic kernel. 0 when either has no pixel, also when neither has.
+    """
     kernel = _disc(2 * tolerance_px + 1)
     precision = (pred_line & _widen(true_line, kernel)).sum() / max(pred_line.sum(), 1)
     recall = (true_line & _widen(pred_line, kernel)).sum() / max(true_line.sum(), 1)
     return float(2 * precision * recall / max(precision + recall, 1e-9))
-
-
-def boundary_f1(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -> float:
-    """Return the F1 of two boundary masks after both are thinned to skeletons, so that drawn width does not matter.
-
-    Precision is the share of predicted skeleton pixels within `tolerance_px` of the true skeleton, recall the reverse;
-    "within" is a dilation with OpenCV's elliptic kernel of ``2 * tolerance_px + 1`` pixels.
-
-    Parameters
-    ----------
-    true_mask, pred_mask : (H, W)
-        Above 0 is boundary.
-    tolerance_px : int
-        At least 0.
-
-    Returns
-    -------
-    float
-        0 to 1; 0 when either mask has no boundary, also when neither has.
-    """
-    return _skeleton_f1(_skeleton(true_mask), _skeleton(pred_mask), tolerance_px)
 
 
 def redraw(mask: ArrayLike, width_px: int) -> NDArray[np.uint8]:

@@ -213,15 +213,7 @@ def cluster_bootstrap(
     return Interval(float(estimate), float(low), float(high), len(names), len(values), level, "cluster bootstrap")
 
 
-def paired_cluster_bootstrap(
-    a: ArrayLike,
-    b: ArrayLike,
-    clusters: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    n_boot: int = N_BOOT,
-    level: float = 0.95,
-) -> Interval:
+def paired_cluster_bootstrap(a: ArrayLike, b: ArrayLike, clusters: ArrayLike, *, rng: np.random.Generator) -> Interval:
     """Return the mean over images of arm `a` minus arm `b`, with an interval from resampling whole clusters.
 
     Parameters
@@ -229,7 +221,7 @@ def paired_cluster_bootstrap(
     a, b : (images,) or (seeds, images) float
         Scores of the same images in the same order.  Seeds are averaged first, so the interval speaks of the expected
         score of an arm on other specimens, for the seeds at hand; arms may have different numbers of seeds.
-    clusters, rng, n_boot, level
+    clusters, rng
         As `cluster_bootstrap`.
 
     Raises
@@ -240,7 +232,7 @@ def paired_cluster_bootstrap(
     a, b = (np.atleast_2d(np.asarray(arm, float)).mean(0) for arm in (a, b))  # (images,)
     if a.shape != b.shape:
         raise ValueError(f"the arms must score the same images: {a.shape[-1]} against {b.shape[-1]}")
-    return cluster_bootstrap(a - b, clusters, rng=rng, n_boot=n_boot, level=level)
+    return cluster_bootstrap(a - b, clusters, rng=rng)
 
 
 def paired_t(a: ArrayLike, b: ArrayLike, level: float = 0.95) -> PairedTest:

@@ -14,9 +14,7 @@ from micro_lib.core.labels import ClassMap
 from micro_lib.data.packs import Record
 
 
-def domains(
-    records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0, panel_inch: float = 2.0
-) -> Figure:
+def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0) -> Figure:
     """Draw a window of one micrograph of each domain, above it alone, below with its mask.
 
     Parameters
@@ -27,10 +25,8 @@ def domains(
         Of the masks.
     window_um : float
         Side of the window in the upper left corner, cut to the micrograph.
-    panel_inch : float
-        Edge of a picture.
     """
-    size = (panel_inch * len(records), 2 * panel_inch + 0.3)
+    size = (2 * len(records), 4.3)
     fig, axes = plt.subplots(2, len(records), figsize=size, squeeze=False, layout="constrained")
     for (alone, labelled), (name, record) in zip(axes.T, records.items(), strict=True):
         px = round(window_um / record.pixel_size_um)
@@ -92,7 +88,7 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
     ax.legend(fontsize=7, ncols=2)
 
 
-def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.ndarray]], class_id: int = 1) -> Figure:
+def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.ndarray]]) -> Figure:
     """Draw error maps as Figures 4 to 6 of Goetz et al. 2022: a row a micrograph, a column an arm.
 
     Parameters
@@ -100,9 +96,7 @@ def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.nd
     micrographs : sequence of Record
         With their masks.
     found : mapping of str to sequence of numpy.ndarray
-        Class ids (H, W) of each micrograph, by arm.
-    class_id : int
-        Whose errors are drawn.
+        Class ids (H, W) of each micrograph, by arm; errors of class 1 are drawn.
     """
     rows, columns = len(micrographs), len(found) + 1
     size = (2.6 * columns, 2.0 * rows + 0.5)
@@ -110,7 +104,7 @@ def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.nd
     for i, record in enumerate(micrographs):
         micrograph(axes[i, 0], record.image, pixel_size_um=record.pixel_size_um, title="" if i else "micrograph")
         for ax, (arm, masks) in zip(axes[i, 1:], found.items(), strict=True):
-            keys = error_map(ax, record.image, record.mask == class_id, masks[i] == class_id)
+            keys = error_map(ax, record.image, record.mask == 1, masks[i] == 1)
             ax.set_title("" if i else arm)
     fig.legend(handles=keys, loc="outside lower center", ncols=3)
     return fig

@@ -288,8 +288,6 @@ def forest(
     *,
     label: str,
     value: str,
-    low: str = "low",
-    high: str = "high",
     n: str = "n",
     reference: float | None = None,
     highlight: str = "",
@@ -301,16 +299,16 @@ def forest(
     ax : matplotlib.axes.Axes
         To draw on; the x axis still wants a label with its unit.
     table : pandas.DataFrame
-        One row a line, from the top; rows without an interval have NaN ends.
-    label, value, low, high, n : str
-        Its columns.
+        One row a line, from the top, with low and high, NaN where there is no interval.
+    label, value, n : str
+        Its other columns.
     reference : float, optional
         Where to draw a dashed line, e.g. at a published value or at no difference.
     highlight : str
         Label of a line in another colour.
     """
     at = np.arange(len(table))[::-1]
-    ends = table[[low, high]].to_numpy(float)
+    ends = table[["low", "high"]].to_numpy(float)
     colours = [MISSED if name == highlight else "C0" for name in table[label]]
     ax.hlines(at, ends[:, 0], ends[:, 1], color=colours, linewidth=2)
     ax.scatter(table[value], at, color=colours)

@@ -21,7 +21,6 @@ from torchmetrics.segmentation import MeanIoU
 
 from micro_lib.analysis.metrics import (
     as_columns,
-    boundary_f1,
     classes_counted,
     confusion,
     iou_per_class,
@@ -259,7 +258,7 @@ def test_boundary_scores_equal_a_slow_implementation(seed):
     pred[:60] = voronoi_boundary(seed + 50)[:60]
     row = score_boundaries(255 * true, pred)
     for tol in (3, 8):
-        assert row[f"bf1_{tol}px"] == boundary_f1(true, pred, tol) == pytest.approx(reference_f1(true, pred, tol))
+        assert row[f"bf1_{tol}px"] == pytest.approx(reference_f1(true, pred, tol))
     assert row["intercept_px_true"] == mean_intercept_px(true) == pytest.approx(reference_intercept(true))
     assert row["intercept_px_pred"] == pytest.approx(reference_intercept(pred))
     assert row["intercept_rel_err"] == pytest.approx(abs(reference_intercept(pred) / reference_intercept(true) - 1))
@@ -280,14 +279,14 @@ def line(column, size=60, width=1):
 @pytest.mark.parametrize(("shift", "at_3", "at_8"), [(0, 1, 1), (3, 1, 1), (4, 0, 1), (8, 0, 1), (9, 0, 0)])
 def test_tolerance_by_hand(shift, at_3, at_8):
     true, pred = line(20), line(20 + shift)
-    assert boundary_f1(true, pred, 3) == pytest.approx(at_3)
-    assert boundary_f1(true, pred, 8) == pytest.approx(at_8)
+    row = score_boundaries(true, pred)
+    assert (row["bf1_3px"], row["bf1_8px"]) == (pytest.approx(at_3), pytest.approx(at_8))
 
 
 def test_half_the_boundary_found_is_recall_one_half():
     true, pred = line(10) | line(40), line(10)
-    assert boundary_f1(true, pred, 3) == pytest.approx(2 * 1 * 0.5 / 1.5)
-    assert boundary_f1(pred, true, 3) == boundary_f1(true, pred, 3)
+    found = score_boundaries(true, pred)["bf1_3px"]
+    assert score_boundaries(pred, true)["bf1_3px"] == found == pytest.approx(2 * 1 * 0.5 / 1.5)
 
 
 def test_mean_intercept_by_hand():
