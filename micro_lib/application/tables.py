@@ -348,7 +348,8 @@ def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
     if math.isnan(value):
         return "-"
     half_width = (high - low) / 2
-    scale, digits = (half_width, 2) if half_width > 0 else (abs(value), 3)
+    wide = half_width > 1e-9 * abs(value)  # else equal numbers, but for their last bits
+    scale, digits = (half_width, 2) if wide else (abs(value), 3)
     if not 0 < scale < math.inf:
         return f"{value:g}"
     if math.isnan(half_width) and not 1e-4 <= abs(value) < 1e15:

@@ -430,6 +430,15 @@ def test_a_difference_too_uncertain_to_be_small_is_not_taken_for_none():
     assert row["low"] < 0 < row["high"] and row["verdict"] == "not reproduced"
 
 
+@pytest.mark.parametrize(
+    ("more", "verdict"), [(0.0, "reproduced"), (-0.2, "not reproduced"), (0.05, "direction reproduced")]
+)
+def test_a_larger_drop_than_the_published_one_is_no_small_drop(more, verdict):
+    runs = paper()
+    runs.loc[(runs["shift"] == "T3") & (runs["arm"] == "AdaptSegNet"), "target_miou"] += more
+    assert verdicts(runs).loc["mIoU lost by AdaptSegNet to target labels on T3", "verdict"] == verdict
+
+
 def test_shifts_are_contrasted_on_the_seeds_they_share():
     runs = paper()
     extra = runs[(runs["shift"] == "T3") & (runs["arm"] == "AdaptSegNet")].assign(target_miou=0.0)

@@ -137,6 +137,7 @@ def test_written_claims_read_back_as_they_were(tmp_path):
         ((math.nan,), "-"),
         ((math.inf,), "inf"),
         ((0.5, 0.5, 0.5), "0.500 [0.500, 0.500]"),
+        ((44.87, 44.87 - 1e-14, 44.87 + 1e-14), "44.9 [44.9, 44.9]"),
     ],
 )
 def test_rounding(numbers, text):
