@@ -14,7 +14,7 @@ SEPARATOR = "; "  # between the names in a claim's column answers
 NO_ANSWER = {"verdict": NOT_RUN, "why": "there is no stored run of these arms"}
 NO_PROTOCOL = {"verdict": NOT_TESTABLE, "why": "its full text could not be had"}
 NOT_HAD = ("Volman Stern 2024",)
-# Half-width of our interval, of the published level, up to which finding that level inside says anything: the largest
+# Half-width of our interval, of the published number, up to which finding that number inside says anything: the largest
 # effect of the papers' Table 1 is a quarter (0.205 against 0.273), and a wider interval would hold both arms of it.
 MAX_HALF_WIDTH = 0.25
 
@@ -119,11 +119,18 @@ def judged_level(ours: Mapping, theirs: float, why: str) -> dict:
     why : str
         Goes with it.
     """
-    inside = ours["low"] <= theirs <= ours["high"]
-    narrow = (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
-    if inside and not narrow:
+    if _holds(ours, theirs) and not _is_narrow(ours, theirs):
         why = f"our interval is too wide to tell; {why}"
-    return {**ours, "kind": "level", "verdict": "reproduced" if inside and narrow else "not reproduced", "why": why}
+    found = _holds(ours, theirs) and _is_narrow(ours, theirs)
+    return {**ours, "kind": "level", "verdict": "reproduced" if found else "not reproduced", "why": why}
+
+
+def _holds(ours: Mapping, theirs: float) -> bool:
+    return ours["low"] <= theirs <= ours["high"]
+
+
+def _is_narrow(ours: Mapping, theirs: float) -> bool:
+    return (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
 
 
 def untestable_level(ours: Mapping, why: str) -> dict:
@@ -133,6 +140,8 @@ def untestable_level(ours: Mapping, why: str) -> dict:
 
 def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None) -> dict:
     """Return the fields of a claim on a published effect: reproduced, its direction alone, or neither if not won.
+
+    Reproduced is an effect that a narrow interval of ours holds, as for a level.
 
     Parameters
     ----------
@@ -147,8 +156,8 @@ def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None)
     """
     if won is None:
         won = ours["low"] > 0 if theirs > 0 else ours["high"] < 0
-    held = ours["low"] <= theirs <= ours["high"]
-    verdict = ("reproduced" if held else "direction reproduced") if won else "not reproduced"
+    found = _holds(ours, theirs) and _is_narrow(ours, theirs)
+    verdict = ("reproduced" if found else "direction reproduced") if won else "not reproduced"
     return {**ours, "kind": "effect", "verdict": verdict, "why": why}
 
 

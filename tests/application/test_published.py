@@ -82,10 +82,11 @@ def test_a_level_is_reproduced_by_a_narrow_interval_alone(low, high, verdict, to
 @pytest.mark.parametrize(
     ("low", "high", "theirs", "verdict"),
     [
-        (1, 3, 2, "reproduced"),
+        (1.6, 2.4, 2, "reproduced"),
+        (1, 3, 2, "direction reproduced"),  # too wide to tell the size of it
         (1, 3, 5, "direction reproduced"),
         (-1, 3, 2, "not reproduced"),
-        (-3, -1, -2, "reproduced"),
+        (-2.4, -1.6, -2, "reproduced"),
         (-3, -1, -5, "direction reproduced"),
         (1, 3, -2, "not reproduced"),
         (-3, -1, 2, "not reproduced"),
