@@ -204,7 +204,7 @@ def fake_training(reached):
     """A training whose n-th call reaches a given validation IoU, with that as its weight."""
     values, seen = iter(reached), []
 
-    def train(network, training, validation, recipe, *, folder):
+    def train(network, training, validation, recipe, *, folder, device):
         folder.mkdir()
         seen.append((float(network.weight), recipe))
         value = next(values)
