@@ -209,18 +209,18 @@ def bainite(
     invert : bool
         As for `micro_lib.data.framing.like_electron_micrograph`.
     """
-    from micro_lib.synthesis.bainite import PIXEL_SIZE_UM, TILES, TILES_PER_IMAGE, domain, render
+    from micro_lib.synthesis.bainite import LIGHT_PIXEL_SIZE_UM, TILES, TILES_PER_IMAGE, domain, render
 
     count = min(-(-TILES[name][part == "test"] // TILES_PER_IMAGE), plan["n_images"])
     # A light micrograph is taken at its own pixel size and brought to that of the others afterwards.
-    pixel = PIXEL_SIZE_UM[name] if name == "T3" else plan["pixel_size_um"]
+    pixel = LIGHT_PIXEL_SIZE_UM.get(name, plan["pixel_size_um"])
     sizes = {"n_images": count, "field_um": plan["field_um"], "pixel_size_um": pixel}
     table = domain(name, part, seed=seed, lath_fraction=lath_fraction, **sizes)
     records = []
     for i, row in enumerate(progress(table.to_dict("records"), desc=f"rendering {name}", unit="image")):
         made = render(row)
         sample = Labelled(to_uint8(made.image), made.mask)
-        if name == "T3":
+        if name in LIGHT_PIXEL_SIZE_UM:
             sample = like_electron_micrograph(sample, made.pixel_size_um, plan["pixel_size_um"], invert=invert)
         title = f"{name} {part} {i}"
         records.append(Record(title, sample.image, sample.mask, title, plan["pixel_size_um"]))
@@ -236,7 +236,9 @@ REAL: dict[str, tuple[Callable[..., Shift], int]] = {
     "316L to iron": (_iron, 5),
 }
 GENERATED: dict[str, tuple[Callable[..., Shift], int]] = {
-    "development": (partial(_bainite, "development"), 5),  # never reported: methods are compared and tuned on it
+    # Never reported: methods are compared and tuned on these.
+    "development": (partial(_bainite, "development"), 5),
+    "light development": (partial(_bainite, "light development"), 5),
     "T1": (partial(_bainite, "T1"), 5),
     "T2": (partial(_bainite, "T2"), 5),
     "T3": (partial(_bainite, "T3"), 5),

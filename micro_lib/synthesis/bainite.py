@@ -40,7 +40,14 @@ from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
 PARTS = ("train", "test")
 # Goetz et al. 2022, Table 1 and section 2.1; their text says 27 source images where 112 tiles make 28.
-TILES = {"source": (112, 28), "T1": (80, 20), "T2": (48, 12), "T3": (234, 200), "development": (80, 20)}
+TILES = {
+    "source": (112, 28),
+    "T1": (80, 20),
+    "T2": (48, 12),
+    "T3": (234, 200),
+    "development": (80, 20),
+    "light development": (80, 20),
+}
 TILES_PER_IMAGE = 4
 # Of the training part by Table 1, of the test part by Table 7; the source's test fold is drawn from the same images.
 LATH_FRACTION = {
@@ -49,9 +56,11 @@ LATH_FRACTION = {
     "T2": (0.29, 0.467),
     "T3": (0.53, 0.446),
     "development": (0.53, 0.45),
+    "light development": (0.53, 0.45),
 }
 LATH_FRACTION_SPREAD = 0.15  # half the range between the images of a part; not published
-PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "T3": 0.1266, "development": 0.0277}
+LIGHT_PIXEL_SIZE_UM = {"T3": 0.1266, "light development": 0.11}  # of the light microscope
+PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "development": 0.0277} | LIGHT_PIXEL_SIZE_UM
 FIELD_UM = (1433 * 0.0277, 2048 * 0.0277)  # down, across
 
 
@@ -259,7 +268,42 @@ DEVELOPMENT = {
     "detector_noise": 0.02,
     "scan_lines": 0.004,
 }
-PREPARATIONS = {"source": SOURCE, "T1": T1, "T2": T2, "T3": T3, "development": DEVELOPMENT}
+# The same for what light micrographs need: ferrite stained in tints that differ from grain to grain, packets and second
+# phases dark, thick boundaries, a worse lens than T3's.
+LIGHT_DEVELOPMENT = {
+    "matrix_grey": between(0.66, 0.72),
+    "grey_spread": between(0.04, 0.06),
+    "lath_step": between(-0.06, -0.01),
+    "roughness": between(0.01, 0.025),
+    "roughness_um": 0.4,
+    "film_width_um": between(0.16, 0.24),
+    "film_grey": between(0.12, 0.22),
+    "subgrain_um": 0.08,
+    "subgrain_step": between(-0.08, -0.03),
+    "boundary_um": between(0.15, 0.22),
+    "boundary_grey": between(0.3, 0.42),
+    "packet_boundary": between(0.4, 0.7),
+    "fading": between(0.3, 0.5),
+    "island_grey": between(0.2, 0.35),
+    "island_rim_grey": between(0.3, 0.45),
+    "island_rim_um": 0.1,
+    "residues_per_100um2": between(0.0, 4.0),
+    "residue_grey": 0.25,
+    "gradient": between(0.0, 0.15),
+    "vignetting": between(0.0, 0.1),
+    "blur_um": between(0.18, 0.22),
+    "defocus": between(0.0, 0.3),
+    "shot_noise": between(0.015, 0.025),
+    "detector_noise": 0.01,
+}
+PREPARATIONS = {
+    "source": SOURCE,
+    "T1": T1,
+    "T2": T2,
+    "T3": T3,
+    "development": DEVELOPMENT,
+    "light development": LIGHT_DEVELOPMENT,
+}
 
 
 def preparation(name: str) -> Space:

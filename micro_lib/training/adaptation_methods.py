@@ -24,6 +24,7 @@ SOURCE, TARGET = 0.0, 1.0
 BANDS = (0.01, 0.05, 0.09)  # half widths of the swapped spectrum over the shorter side (Yang and Soatto 2020)
 ENTROPY_WEIGHT, ENTROPY_POWER = 0.005, 2.0  # the same paper's robust penalty
 CONFIDENT = 0.968  # probability from which a pseudo-label counts (Tranheden et al. 2021)
+RINGS = 32  # of frequency, in which spectra are compared
 MEMORY = 0.99  # share of itself that a mean teacher keeps in a step (the same)
 MASKED_SHARE, BLOCKS_ACROSS = 0.7, 8  # of a masked tile (Hoyer et al. 2023: blocks of 64 px in 512)
 DISCRIMINATOR_BETAS = (0.9, 0.99)
@@ -291,6 +292,87 @@ def robust_entropy(logits: torch.Tensor) -> torch.Tensor:
     return ((entropy**2 + 1e-8) ** ENTROPY_POWER).mean()
 
 
+class Resolution(Term):
+    """Show labelled tiles no sharper than the unlabelled ones are: a departure of ours from FDA.
+
+    A light micrograph has lost what a source from the electron microscope still shows, so a segmenter learns to look
+    for detail that the target cannot have. Here the source's power in every ring of its spectrum is brought to the
+    target's, but no ring is raised over one of coarser detail: no lens resolves fine detail better, and what the target
+    has more of there is noise. Power is averaged over all tiles seen so far. It needs no label and no parameter.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("power", torch.ones(2, RINGS))  # of source and target, by ring
+        self.register_buffer("seen", torch.zeros(()))
+
+    def labelled(self, batch):
+        """Return the labelled images as sharp as the target, their variance over all tiles kept."""
+        found = torch.stack([ring_power(images) for images in (batch.images, batch.target)])
+        self.power.copy_(_remember(self.power, found, self.seen))
+        self.seen += 1
+        return damped(batch.images, *self.power)
+
+    def loss(self, student, batch):
+        """Add nothing."""
+        return torch.zeros(()), {}
+
+
+def ring_power(images: torch.Tensor) -> torch.Tensor:
+    """Return the mean power (RINGS,) in rings of frequency, of images (B, 1, H, W) without their means.
+
+    The rings are equally wide and go from 0 to the Nyquist frequency of 0.5 per pixel. Where a ring holds no frequency
+    of so small an image its power is 1, which says nothing of two images of one size.
+    """
+    height, width = images.shape[-2:]
+    window = torch.hann_window(height, device=images.device)[:, None] * torch.hann_window(width, device=images.device)
+    flat = images.float() - images.float().mean((-2, -1), keepdim=True)
+    power = torch.fft.fft2(flat * window).abs().square().mean((0, 1)).ravel()
+    rings = _rings(height, width, images.device).ravel()
+    inside = rings < RINGS
+    counts = torch.bincount(rings[inside], minlength=RINGS)
+    sums = torch.bincount(rings[inside], power[inside], minlength=RINGS)
+    return torch.where(counts > 0, sums / counts.clamp_min(1), 1.0)
+
+
+def damped(images: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return images (B, 1, H, W) whose mean power by ring is as wanted, or lower: the finer, the more is taken away.
+
+    Parameters
+    ----------
+    images : torch.Tensor
+        (B, 1, H, W) float32.
+    power, wanted : torch.Tensor
+        (RINGS,) as of `ring_power`; only the course of their ratio counts.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, 1, H, W) float32, of the same power in all.
+    """
+    rings = _rings(*images.shape[-2:], images.device).clamp_max(RINGS - 1)
+    gain = (wanted / power).sqrt().cummin(0).values
+    gain = gain * (power[rings].sum() / (power * gain.square())[rings].sum()).sqrt()
+    height, width = images.shape[-2:]
+    mirrored = torch.cat([images, images.flip(-1)], -1)  # no jump where the tile's borders meet
+    mirrored = torch.cat([mirrored, mirrored.flip(-2)], -2)
+    at = (_frequencies(*mirrored.shape[-2:], images.device) - 0.5).clamp(0, RINGS - 1)  # between middles of rings
+    low = at.floor().long()
+    smooth = torch.lerp(gain[low], gain[(low + 1).clamp_max(RINGS - 1)], at - low)
+    return torch.fft.ifft2(torch.fft.fft2(mirrored) * smooth).real[..., :height, :width]
+
+
+def _frequencies(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Return the frequencies of a transform, (H, W) float32, in widths of a ring: `RINGS` is Nyquist's."""
+    down, across = (torch.fft.fftfreq(n, device=device) for n in (height, width))
+    return torch.hypot(down[:, None], across) * 2 * RINGS
+
+
+def _rings(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """Return the ring of every frequency of a transform, (H, W) int64; `RINGS` and more in the corners."""
+    return _frequencies(height, width, device).long()
+
+
 # Self-training: a mean teacher's pseudo-labels
 
 
@@ -437,6 +519,8 @@ METHODS: dict[str, Callable[[Given], list[Term]]] = {
     "FDA": lambda given: [Spectrum()],
     "ADVENT": lambda given: [given.adversarial(SelfInformation())],
     "self-training": lambda given: [MeanTeacher(given.network, mixing=True)],
+    "softened source": lambda given: [Resolution()],
+    "softened self-training": lambda given: [Resolution(), MeanTeacher(given.network, mixing=True)],
     "masked consistency": lambda given: [MeanTeacher(given.network, masking=True)],
     "combination": lambda given: [Spectrum(entropy=False), MeanTeacher(given.network, mixing=True, masking=True)],
 }

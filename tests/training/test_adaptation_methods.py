@@ -9,6 +9,7 @@ import torch
 from helpers.two_levels import Tiny, same, student
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from micro_lib.models import unet
@@ -16,17 +17,21 @@ from micro_lib.training import adaptation_methods as methods
 from micro_lib.training.adaptation_loop import learn_once
 from micro_lib.training.adaptation_methods import (
     METHODS,
+    RINGS,
     SOURCE,
     TARGET,
     Adversarial,
     Batch,
     Design,
     MeanTeacher,
+    Resolution,
     SelfInformation,
     Spectrum,
     Weights,
     class_mix,
+    damped,
     hidden,
+    ring_power,
     robust_entropy,
     statistics_kept,
     terms,
@@ -247,6 +252,74 @@ def test_robust_entropy_by_hand():
     quarter = torch.log(torch.tensor([0.25, 0.75])).view(1, 2, 1, 1)
     entropy = -(0.25 * math.log2(0.25) + 0.75 * math.log2(0.75))
     assert float(robust_entropy(quarter)) == pytest.approx(entropy**4, rel=1e-4)
+
+
+# Sharpness
+
+
+seeds = st.integers(0, 2**16)
+
+
+def noise(seed):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(4, 1, 96, 96)).astype(np.float32))
+
+
+def blurred(images, sigma_px):
+    return torch.from_numpy(gaussian_filter(images.numpy(), (0, 0, sigma_px, sigma_px), mode="reflect"))
+
+
+def test_the_power_of_white_noise_is_that_of_its_window():
+    images = torch.cat([noise(seed) for seed in range(16)])
+    power = ring_power(images)
+    window = torch.hann_window(96).square().sum() ** 2
+    assert power.shape == (RINGS,) and (power[2:] / window).numpy() == pytest.approx(np.ones(RINGS - 2), abs=0.1)
+    torch.testing.assert_close(ring_power(images + 7), power, rtol=1e-3, atol=0)  # the mean says nothing
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 31), (96, 64)])
+def test_a_wave_has_its_power_in_its_ring(size):
+    height, width = size
+    x = torch.arange(width) / width * 2 * math.pi * (width // 4)
+    power = ring_power(x.cos().expand(1, 1, height, width))
+    expected = int((width // 4) / width * 2 * RINGS)
+    assert abs(int(power.argmax()) - expected) <= 2 * RINGS / width + 1
+
+
+@given(seeds, st.floats(0.0, 2.0))
+def test_softening_makes_sharp_tiles_as_soft_as_blurred_ones(seed, sigma_px):
+    sharp = noise(seed)
+    soft = blurred(sharp, sigma_px)
+    found = damped(sharp, ring_power(sharp), ring_power(soft))
+    assert float((found / found.std() - soft / soft.std()).std()) < 0.1, "a Gaussian is recovered from power alone"
+
+
+@given(seeds, st.floats(0.5, 2.0))
+def test_softening_never_sharpens(seed, sigma_px):
+    sharp = noise(seed)
+    soft = blurred(sharp, sigma_px)
+    torch.testing.assert_close(damped(soft, ring_power(soft), ring_power(sharp)), soft, atol=0.02, rtol=0.02)
+
+
+@given(seeds, st.floats(0.0, 2.0), st.floats(0.1, 10.0))
+def test_softening_keeps_the_power_whatever_the_contrast(seed, sigma_px, contrast):
+    sharp = noise(seed)
+    powers = ring_power(sharp), ring_power(blurred(sharp, sigma_px) * contrast)
+    found = damped(sharp, *powers)
+    assert float(found.std()) == pytest.approx(float(sharp.std()), rel=0.1)
+    torch.testing.assert_close(damped(sharp, powers[0], powers[1] / contrast), found, atol=1e-4, rtol=1e-4)
+
+
+def test_the_target_stays_and_its_sharpness_is_remembered_over_steps():
+    term, seen = Resolution(), batch()
+    soft = seen._replace(target=blurred(seen.images, 1.5))
+    assert not torch.allclose(term.labelled(soft), seen.images, atol=0.1)
+    once = term.power.clone()
+    term.labelled(seen._replace(target=seen.images))
+    both = (once + torch.stack([ring_power(seen.images)] * 2)) / 2
+    torch.testing.assert_close(term.power, both)
+    copy = Resolution()
+    copy.load_state_dict(term.state_dict())
+    torch.testing.assert_close(copy.labelled(soft), term.labelled(soft))
 
 
 # Mean teacher
