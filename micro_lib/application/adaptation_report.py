@@ -38,14 +38,13 @@ from micro_lib.application.tables import (
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
-from micro_lib.data.shifts import REAL
+from micro_lib.data.shifts import DEVELOPMENT, REAL
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
 SHOWN = (NONE, ADVERSARIAL, "self-training", ORACLE)
 FOLDS, LEVEL = "folds", 0.95  # what intervals are over, and their level
 GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth closing
-DEVELOPMENT = "development"  # what methods are chosen on is not reported
 MEASURES = ("target_miou", "rdt", "source_miou")
 NAMES = ["shift", "arm"]
 LATHS = "lath bainite"
@@ -74,7 +73,7 @@ def _trained(configuration: Mapping) -> dict:
 def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the stored runs of one profile and the pixel counts of their micrographs; empty where there are none.
 
-    Runs of another network than the profile's, of the development preparation, and of stand-ins of a real shift are
+    Runs of another network than the profile's, of the development preparations, and of stand-ins of a real shift are
     left out.
 
     Parameters
@@ -98,7 +97,7 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
 def _is_reported(runs: pd.DataFrame, profile: str) -> pd.Series:
     stand_in = runs["shift"].isin(list(REAL)) & runs["generated"].astype(bool)
     own = runs["architecture"] == settings("adaptation", profile)["architecture"]
-    return own & ~stand_in & (runs["shift"] != DEVELOPMENT)
+    return own & ~stand_in & ~runs["shift"].isin(DEVELOPMENT)
 
 
 def _names(configuration: str) -> dict:

@@ -227,6 +227,9 @@ def bainite(
     return tuple(records)
 
 
+# Methods are compared and tuned on these, one for what scanning electron and one for what light micrographs need. They
+# are never reported.
+DEVELOPMENT = ("development", "light development")
 # Name: what makes a fold of it, and how many there are.
 REAL: dict[str, tuple[Callable[..., Shift], int]] = {
     "0d to 180d": (_views, 4),
@@ -236,9 +239,7 @@ REAL: dict[str, tuple[Callable[..., Shift], int]] = {
     "316L to iron": (_iron, 5),
 }
 GENERATED: dict[str, tuple[Callable[..., Shift], int]] = {
-    # Never reported: methods are compared and tuned on these.
-    "development": (partial(_bainite, "development"), 5),
-    "light development": (partial(_bainite, "light development"), 5),
+    **{name: (partial(_bainite, name), 5) for name in DEVELOPMENT},
     "T1": (partial(_bainite, "T1"), 5),
     "T2": (partial(_bainite, "T2"), 5),
     "T3": (partial(_bainite, "T3"), 5),

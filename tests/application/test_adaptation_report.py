@@ -96,6 +96,7 @@ def test_stored_runs_of_one_profile_are_read(tmp_path):
     [
         ({}, True),
         ({"shift": "development"}, False),
+        ({"shift": "light development"}, False),
         ({"architecture": "vgg16"}, False),
         ({"shift": "coating"}, False),  # of stand-ins
         ({"shift": "coating", "generated": False}, True),

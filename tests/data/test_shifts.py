@@ -158,9 +158,11 @@ def test_light_micrographs_are_brought_to_the_others():
     light, bright = (shift(name, 0, PLAN).target[0] for name in ("T3", "T3 not inverted"))
     np.testing.assert_array_equal(light.mask, bright.mask)
     np.testing.assert_array_equal(light.image, 255 - bright.image)
-    other = shift("T2", 0, PLAN).target[0]
-    assert np.abs(np.array(light.image.shape) - other.image.shape).max() <= 2  # rounding at the coarser pixel
-    assert light.pixel_size_um == other.pixel_size_um == 0.0554
+    other, chosen_on = (shift(name, 0, PLAN).target[0] for name in ("T2", "light development"))
+    assert chosen_on.image[chosen_on.mask > 0].mean() > chosen_on.image[chosen_on.mask == 0].mean()  # inverted: bright
+    for record in (light, chosen_on):
+        assert np.abs(np.array(record.image.shape) - other.image.shape).max() <= 2  # rounding at the coarser pixel
+        assert record.pixel_size_um == other.pixel_size_um == 0.0554
 
 
 @pytest.mark.parametrize("profile", PROFILES)

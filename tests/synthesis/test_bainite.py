@@ -471,7 +471,7 @@ def test_a_domain_of_another_size_and_fraction():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("T4", "train"), "preparation is 'T4'; there are source, T1, T2, T3, development"),
+        (("T4", "train"), "preparation is 'T4'; there are source, T1, T2, T3, development, light development"),
         (("T1", "valid"), "part is 'valid'; there are train, test"),
     ],
 )
