@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 
 from micro_lib.analysis.metrics import confusion, pixel_error, present_class_miou
 from micro_lib.core.checks import one_of
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import Stage, resolve, settings
 from micro_lib.core.progress import progress
@@ -269,8 +270,7 @@ def _base_digest(configuration: Mapping, plan: Mapping, seed: int, tables: Mappi
     decisive = {"preset": configuration["preset"], "seed": seed, **{name: plan[name] for name in _BASE}}
     # Three micrographs stand for the generator: what it draws today is what the base was trained on, or it is another.
     samples = [render(table.iloc[0].to_dict()) for table in tables.values()]
-    pixels = hashlib.sha256(b"".join(a.tobytes() for m in samples for a in (m.image, m.mask))).hexdigest()
-    return _digest({**decisive, "pixels": pixels})
+    return _digest({**decisive, "pixels": arrays_sha256(array for m in samples for array in (m.image, m.mask))})
 
 
 def _micrographs(tables: Mapping[str, pd.DataFrame], scale: float, folder: Path) -> dict[str, list[Labelled]]:
