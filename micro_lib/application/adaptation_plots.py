@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -12,6 +13,7 @@ from matplotlib.lines import Line2D
 from micro_lib.application.plots import error_map, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.packs import Record
+from micro_lib.training.adaptation_methods import ring_power
 
 
 def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0) -> Figure:
@@ -33,6 +35,27 @@ def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: fl
         window = np.s_[:px, :px]
         micrograph(alone, record.image[window], pixel_size_um=record.pixel_size_um, title=name)
         micrograph(labelled, record.image[window], record.mask[window], class_map=class_map)
+    return fig
+
+
+def sharpness(tiles: Mapping[str, torch.Tensor]) -> Figure:
+    """Draw a tile of every kind, and the power of all of them over frequency relative to the first kind's.
+
+    Parameters
+    ----------
+    tiles : mapping of str to torch.Tensor
+        (B, 1, H, W) float32, standardised, by name.
+    """
+    fig, axes = plt.subplots(1, len(tiles) + 1, figsize=(2.4 * len(tiles) + 3.4, 2.5), layout="constrained")
+    powers = {name: ring_power(images).numpy() for name, images in tiles.items()}
+    first = next(iter(powers.values()))
+    frequency = (np.arange(len(first)) + 0.5) / (2 * len(first))
+    for ax, (name, images) in zip(axes, tiles.items(), strict=False):
+        ax.imshow(images[0, 0], cmap="gray", vmin=-2.5, vmax=2.5)
+        ax.set(title=name, xticks=[], yticks=[])
+        axes[-1].semilogy(frequency, powers[name] / first, label=name)
+    axes[-1].set(xlabel="spatial frequency [1/px]", ylabel="power, relative")
+    axes[-1].legend(fontsize=7)
     return fig
 
 

@@ -171,11 +171,15 @@ def versions() -> str:
 
 @cache
 def commit() -> tuple[str, bool]:
-    """Return the commit of the checkout and whether tracked files differ from it; ("unknown", False) without git."""
+    """Return the commit of the checkout and whether tracked files differ from it; ("unknown", False) without git.
+
+    What a run leaves in ``figures/`` is a result: a sweep that goes on from stored rows does not differ by storing more.
+    """
     git = ["git", "-C", str(repository_root())]
     try:
         name = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        status = [*git, "status", "--porcelain", "-uno", "--", ".", ":(exclude)figures"]
+        changes = subprocess.run(status, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return "unknown", False
     return name, bool(changes.stdout.strip())
@@ -199,7 +203,7 @@ def provenance(*, profile: str, seed: int, device: str = "cpu", notebook: str = 
     -------
     dict
         profile, seed, device, notebook, versions, commit (40 hexadecimal digits or ``"unknown"``), dirty (0 or 1:
-        tracked files differed from the commit).
+        tracked files differed from the commit, other than results in ``figures/``).
     """
     name, dirty = commit()
     row = {"profile": profile, "seed": int(seed), "device": device, "notebook": notebook}

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from micro_lib.application import adaptation_plots
 from micro_lib.data.packs import Record
@@ -35,6 +36,17 @@ def test_error_maps_stand_beside_their_micrograph():
     )
     assert [ax.get_title() for ax in fig.axes[:3]] == ["micrograph", "none", "FDA"] and len(fig.axes) == 6
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["found", "missed", "invented"]
+
+
+def test_softer_tiles_have_less_power_the_finer_the_detail():
+    sharp = torch.randn(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    soft = torch.nn.functional.avg_pool2d(sharp, 3, 1, 1)
+    fig = adaptation_plots.sharpness({"source": sharp, "target": soft})
+    *pictures, powers = fig.axes
+    assert [ax.get_title() for ax in pictures] == ["source", "target"]
+    same, less = (line.get_ydata() for line in powers.lines)
+    assert same.tolist() == [1.0] * len(same) and less[2] > 5 * less[20] > 0
+    assert powers.lines[0].get_xdata().max() < 0.5
 
 
 def test_every_run_has_its_curve():
