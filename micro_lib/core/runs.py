@@ -173,7 +173,7 @@ def versions() -> str:
 def commit() -> tuple[str, bool]:
     """Return the commit of the checkout and whether tracked files differ from it; ("unknown", False) without git.
 
-    What a run leaves in ``figures/`` is a result: a sweep that goes on from stored rows does not differ by storing more.
+    What a run leaves in ``figures/`` is a result: a sweep that goes on from stored rows may store more.
     """
     git = ["git", "-C", str(repository_root())]
     try:
