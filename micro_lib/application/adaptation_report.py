@@ -48,6 +48,7 @@ GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth c
 MEASURES = ("target_miou", "rdt", "source_miou")
 NAMES = ["shift", "arm"]
 LATHS = "lath bainite"
+ONE_SPECIMEN = ("coating",)  # shifts whose target is a single one, of which micrographs are resampled
 BAGGED_TABLE, CURVES_TABLE = "adaptation_bagged.csv", "adaptation_curves.csv"
 # Rows of the published tables for the network that is adapted, by shift: their number in Tables 3, 4 and 5.
 PUBLISHED_ROWS = {"T1": ("Table 3", "T1.10", "T1.11"), "T2": ("Table 4", "T2.10", "T2.11")}
@@ -208,7 +209,8 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
         shift, arm, n (folds), difference with difference_low and difference_high (95 %, t over folds, missing for one;
         confidence, over) and p; units, what was resampled for units_low and units_high (95 %, bootstrap): specimens, of
         real shifts; where the target is one specimen alone its micrographs, which says less, and nothing where it is
-        one area; n_units; better and worse: there are intervals, and all lie above or below 0.
+        one area; n_units; better: there are two folds or more and all intervals lie above 0; worse: there are, and one of
+        them lies below 0.
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):
@@ -216,8 +218,10 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
             row = {"shift": name, "arm": arm, **paired_fields(ours, base, FOLDS)}
             several = name in REAL and name not in adaptation.TRANSDUCTIVE
             row |= _resampled(images[images["shift"] == name], arm) if several else _NO_UNITS
-            ends = [row[end] for end in row if end.endswith(("_low", "_high")) and not math.isnan(row[end])]
-            rows.append({**row, "better": min(ends, default=0) > 0, "worse": max(ends, default=0) < 0})
+            known = [kind for kind in ("difference", "units") if not math.isnan(row[f"{kind}_low"])]
+            better = len(ours) > 1 and all(row[f"{kind}_low"] > 0 for kind in known)
+            worse = len(ours) > 1 and any(row[f"{kind}_high"] < 0 for kind in known)
+            rows.append({**row, "better": better, "worse": worse})
     columns = [*NAMES, "n", "difference", "p", "difference_low", "difference_high", "confidence", "over"]
     return _in_order(pd.DataFrame(rows, columns=[*columns, *_NO_UNITS, "better", "worse"]))
 
@@ -237,7 +241,7 @@ def _paired(
 
 def _resampled(images: pd.DataFrame, arm: str) -> dict:
     target = images[(images["split"] == "target") & images["arm"].isin([arm, NONE])]
-    unit = "group" if target["group"].nunique() > 1 else "name"
+    unit = "name" if target["shift"].isin(ONE_SPECIMEN).any() else "group"
     found = by_unit(target, unit)
     wide = found.pivot_table(index=["seed", unit], columns="arm", values="miou").dropna()
     each = (wide[arm] - wide[NONE]).groupby(unit).mean()
@@ -333,11 +337,20 @@ def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
 
 
 def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
-    """Return what a reader has to be warned of: arms worse than no adaptation, and runs that went wrong."""
-    said = []
-    for row in differences(runs, images).query("worse").to_dict("records"):
+    """Return what a reader has to be warned of.
+
+    Arms worse than no adaptation by one interval at least (see `differences`); arms below it on their only fold, of
+    which nothing is known but that; runs that went wrong.
+    """
+    said, table = [], differences(runs, images)
+    for row in table.query("worse").to_dict("records"):
         change = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+        if row["units"]:
+            change += f" over folds, [{row['units_low']:+.3f}, {row['units_high']:+.3f}] over {row['units']},"
         said.append(f"{row['arm']} on {row['shift']} is worse than no adaptation: {change} mean IoU, n = {row['n']}")
+    for row in table.query("n == 1 and difference < 0").to_dict("records"):
+        change = f"{row['difference']:+.3f} mean IoU"
+        said.append(f"{row['arm']} on {row['shift']} has less than no adaptation on its only fold: {change}, n = 1")
     for (name, arm), part in troubled(runs).groupby(NAMES, sort=False):
         every = int(((runs["shift"] == name) & (runs["arm"] == arm)).sum())
         what = "; ".join(f"seed {row.seed}: {row.trouble}" for row in part.itertuples())

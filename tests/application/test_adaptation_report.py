@@ -186,6 +186,27 @@ def test_of_real_shifts_specimens_are_resampled():
     assert (row["units"], row["n_units"]) == ("", 0), "successive sections of one area"
 
 
+def test_one_training_is_no_verdict_whatever_its_micrographs_say():
+    runs = runs_of({"no adaptation": 0.9, "FDA": 0.3}, "0d to 180d", folds=4)
+    images = images_of([[0] * 4, [50] * 4]).assign(shift="0d to 180d")
+    few, seen = runs[runs["fold"] == 0], images[images["seed"] == 1]
+    row = differences(few, seen).iloc[0]
+    assert (row["n"], row["units"], row["better"], row["worse"]) == (1, "", False, False)
+    assert warnings(few, seen) == [
+        "FDA on 0d to 180d has less than no adaptation on its only fold: -0.600 mean IoU, n = 1"
+    ]
+
+
+def test_one_interval_below_zero_is_worse_and_all_above_are_better():
+    runs = runs_of({"no adaptation": 0.5, "FDA": 0.5 + 1e-3}, "0d to 180d", folds=4)  # over folds nothing is certain
+    lost = images_of([[10] * 4, [40, 41, 42, 43]])
+    row = differences(runs, lost).iloc[0]
+    assert row["difference_high"] > 0 > row["units_high"] and row["worse"] and not row["better"]
+    assert "over specimens" in warnings(runs, lost)[0] and "nan" not in warnings(runs, lost)[0]
+    row = differences(runs, images_of([[40] * 4, [10, 11, 12, 13]])).iloc[0]
+    assert row["units_low"] > 0 > row["difference_low"] and not row["better"] and not row["worse"]
+
+
 def test_micrographs_of_a_specimen_are_pooled():
     table = by_unit(images_of([[10, 0], [0, 0]], groups=("a", "a")).assign(seed=1))
     row = table[table["arm"] == "no adaptation"].iloc[0]
