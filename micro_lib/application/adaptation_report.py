@@ -515,8 +515,8 @@ def claims(runs: pd.DataFrame, images: pd.DataFrame, bags: pd.DataFrame, *, prof
     """Judge what Goetz et al. 2022 say of adaptation: Tables 3, 4, 5 and 7, sections 3.2, 4.2 and 4.3.
 
     Levels stand beside ours unjudged: micrographs generated after the paper's words have their own. Effects are judged:
-    reproduced if our interval over folds holds the published one and excludes zero, their direction if it only excludes
-    zero on the same side.
+    reproduced if our interval over folds excludes zero, holds the published one and reaches no further than a quarter
+    of it to either side; their direction if it only excludes zero on the same side.
 
     Parameters
     ----------

@@ -222,8 +222,8 @@ def claims(runs: pd.DataFrame, adapted: pd.DataFrame, *, profile: str) -> pd.Dat
     """Judge what Goetz et al. 2022 say of source training: Tables 2, 3, 4 and 6, sections 4.1 and 4.2.
 
     Levels stand beside ours unjudged: micrographs generated after the paper's words have their own. Effects are judged:
-    reproduced if our interval over folds holds the published one and excludes zero, their direction if it only excludes
-    zero on the same side.
+    reproduced if our interval over folds excludes zero, holds the published one and reaches no further than a quarter
+    of it to either side; their direction if it only excludes zero on the same side.
 
     Parameters
     ----------
