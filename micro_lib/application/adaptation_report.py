@@ -209,8 +209,8 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
         shift, arm, n (folds), difference with difference_low and difference_high (95 %, t over folds, missing for one;
         confidence, over) and p; units, what was resampled for units_low and units_high (95 %, bootstrap): specimens, of
         real shifts; where the target is one specimen alone its micrographs, which says less, and nothing where it is
-        one area; n_units; better: there are two folds or more and all intervals lie above 0; worse: there are, and one of
-        them lies below 0.
+        one area; n_units; better: of two folds or more, with all intervals above 0; worse: of as many, with one of them
+        below 0.
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):

@@ -57,6 +57,7 @@ OPTIMIZERS: dict[str, Callable] = {
 # classes it would leave the rarest alone.
 TEMPERATURE = 0.5
 COLLAPSED = 0.99  # share of one class in the predictions on the target from which a run counts as collapsed
+WON = 0.95  # discriminators' accuracy in the second half of a run from which nothing can be learned by fooling them
 RISEN = 0.2  # rise of the labelled loss over its lowest from which a run counts as diverged
 
 
@@ -361,7 +362,8 @@ def troubles(curve: pd.DataFrame, source_share: float) -> str:
     Parameters
     ----------
     curve : pandas.DataFrame
-        From `adapt`, with a column target_largest: the share of the commonest class in predictions on the target.
+        From `adapt`, with a column target_largest: the share of the commonest class in predictions on the target; of
+        adversarial methods with discriminator_accuracy.
     source_share : float
         That of the commonest class in the source's masks.
     """
@@ -370,6 +372,10 @@ def troubles(curve: pd.DataFrame, source_share: float) -> str:
         found.append(f"loss no number after step {curve['step'].iloc[-1]}")
     elif loss.iloc[-1] > loss.min() + RISEN:
         found.append(f"labelled loss rose from {loss.min():.2f} to {loss.iloc[-1]:.2f}")
+    if "discriminator_accuracy" in curve:
+        right = curve["discriminator_accuracy"].dropna()
+        if (late := right[len(right) // 2 :].mean()) >= WON:
+            found.append(f"discriminators right in {late:.1%} of the second half: the domains did not come closer")
     share = curve["target_largest"].dropna().iloc[-1]
     if share >= max(COLLAPSED, (1 + source_share) / 2):
         found.append(f"{share:.1%} of the target said to be one class")
@@ -387,6 +393,5 @@ def _copied(state):
 def _fingerprint(network: nn.Module, draws: Draws, recipe: Recipe) -> str:
     """Describe a training as text; two with the same one may continue each other."""
     first = draws(0)
-    digest = arrays_sha256(tensor.numpy() for tensor in first)
-    parameters = sum(p.numel() for p in network.parameters())
-    return json.dumps({**asdict(recipe), "parameters": parameters, "first_batch": digest}, sort_keys=True)
+    digests = {"start": checkpoints.start_sha256(network), "first_batch": arrays_sha256(t.numpy() for t in first)}
+    return json.dumps({**asdict(recipe), **digests}, sort_keys=True)

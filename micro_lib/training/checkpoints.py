@@ -8,12 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.runs import atomic_path
 
 
 class CheckpointMismatch(RuntimeError):
     """The folder holds the checkpoint of another training."""
+
+
+def start_sha256(network: nn.Module) -> str:
+    """Return one SHA-256, hexadecimal, of all weights and statistics that a training starts from.
+
+    Arms that differ in their pre-training alone are alike in everything else that a fingerprint could hold.
+    """
+    return arrays_sha256(tensor.detach().cpu().numpy() for tensor in network.state_dict().values())
 
 
 def write(path: str | Path, state: Mapping, fingerprint: str) -> None:

@@ -56,7 +56,7 @@ class Run:
     decisive : mapping
         Plain values: all that decides the result.
     network : torch.nn.Module
-        Or several in one; gets the weights of the checkpoint.
+        Or several in one, as training starts; gets the weights of the checkpoint.
 
     Raises
     ------
@@ -65,6 +65,7 @@ class Run:
     """
 
     def __init__(self, path: str | Path, decisive: Mapping, network: nn.Module):
+        decisive = {**decisive, "start": checkpoints.start_sha256(network)}
         self.path, self.fingerprint, self.network = Path(path), json.dumps(decisive, sort_keys=True), network
         self.history, self.optimizer, self.best = [], None, {}  # rows, states, weights to end with if not the last
         if saved := checkpoints.read(self.path, self.fingerprint):

@@ -428,7 +428,7 @@ def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, r
     """Describe a training as text; two with the same one may continue each other."""
     decisive = {name: value for name, value in vars(recipe).items() if name not in ("workers", "stages")}
     decisive |= {"stages": [list(stage) for stage in recipe.stages], "images": [len(training), len(validation)]}
-    decisive["parameters"] = sum(p.numel() for p in network.parameters())
+    decisive["start"] = checkpoints.start_sha256(network)
     decisive["data"] = arrays_sha256(array for pair in (*training, *validation) for array in pair)
     return json.dumps(decisive, sort_keys=True)
 

@@ -1,6 +1,7 @@
 """The loop: batches depend on seed and step alone, a killed training goes on as if it had not been, faults are said."""
 
 import math
+from copy import deepcopy
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from helpers.two_levels import Tiny, micrographs, same
 from micro_lib.data.framing import Framing
 from micro_lib.training import adaptation_loop
 from micro_lib.training.adaptation_loop import CHECKPOINT, METHODS, Draws, Recipe, adapt, troubles
-from micro_lib.training.adaptation_methods import Design
+from micro_lib.training.adaptation_methods import Adversarial, Design
 from micro_lib.training.checkpoints import CheckpointMismatch
 from micro_lib.training.supervised import TrainingDiverged
 
@@ -109,6 +110,16 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path):
         trained(tmp_path, "FDA")
 
 
+def test_a_checkpoint_of_another_start_is_refused(tmp_path):
+    torch.manual_seed(0)
+    start, other = Tiny(), Tiny()  # arms that differ in their pre-training alone
+    with killed():
+        trained(tmp_path, "none", deepcopy(start))
+    with pytest.raises(CheckpointMismatch, match="belongs to another training"):
+        trained(tmp_path, "none", other)
+    trained(tmp_path, "none", deepcopy(start))
+
+
 def test_rates_fall_by_the_polynomial_and_the_encoder_has_a_tenth(tmp_path, monkeypatch):
     rates = []
 
@@ -169,6 +180,20 @@ def curve(losses, largest):
 def test_troubles_are_named(losses, largest, said):
     found = troubles(curve(losses, largest), 0.6)
     assert found.startswith(said) if said else found == ""
+
+
+@pytest.mark.parametrize(("late", "won"), [(0.78, False), (0.94, False), (0.99, True)])
+def test_discriminators_that_win_are_trouble(late, won):
+    told = curve([0.5] * 4, 0.6).assign(discriminator_accuracy=[0.5, 0.7, late, late])
+    assert ("discriminators right in 99.0%" in troubles(told, 0.6)) == won
+    lost = told.assign(discriminator_accuracy=[1.0, 1.0, late, 0.6])  # fooled in the end
+    assert troubles(lost, 0.6) == ""
+
+
+def test_discriminators_that_win_are_noticed_in_a_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(Adversarial, "learn", lambda self, source: {"discriminator_accuracy": 1.0})
+    _, told = trained(tmp_path, "AdaptSegNet")
+    assert "discriminators right in 100.0%" in troubles(told, 0.6)
 
 
 def test_a_source_of_mostly_one_class_is_no_collapse():
