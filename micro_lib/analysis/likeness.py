@@ -136,8 +136,9 @@ def copying(
     dict
         ``generated_median``, ``unseen_median``, ``seen_median``: `copy_distance` to the training micrographs, and
         ``generated_lowest``; ``closer``: probability that a generated image lies closer to them than an unseen window,
-        0.5 for images drawn as unseen ones are and 1 for copies; ``n_generated``, ``n_unseen``, ``n_seen``. Images of
-        one grey are left out.
+        0.5 for images drawn as unseen ones are and 1 for copies; it says little of a few copies among many images, so
+        ``copies``: number of images that lie nearer to the median of what has been seen than to that of what has not;
+        ``n_generated``, ``n_unseen``, ``n_seen``. Images of one grey are left out.
 
     Raises
     ------
@@ -153,7 +154,8 @@ def copying(
         row |= {f"{name}_median": float(np.median(found[name])), f"n_{name}": len(images)}
     ours, theirs = found["generated"][:, None], found["unseen"]
     closer = float(np.mean((ours < theirs) + 0.5 * (ours == theirs)))
-    return row | {"generated_lowest": float(found["generated"].min()), "closer": closer}
+    copies = int((found["generated"] < (row["seen_median"] + row["unseen_median"]) / 2).sum())
+    return row | {"generated_lowest": float(found["generated"].min()), "closer": closer, "copies": copies}
 
 
 # --------------------------------------------------------------------------------------------- two-sample test

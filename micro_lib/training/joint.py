@@ -313,11 +313,15 @@ def generator(setting: Setting) -> tuple[JointGenerator, pd.DataFrame]:
 
 def generator_costs(setting: Setting) -> dict:
     """Return the seconds that the two networks of a generator were trained for."""
-    history = pd.DataFrame(_generator(setting).facts["history"], columns=list(generative.HISTORY))
+    history = _history(setting)
     return {
         f"{name}_seconds": float(history.loc[history["stage"] == stage, "seconds"].sum())
         for name, stage in (("vq", "vqvae"), ("prior", "prior"))
     }
+
+
+def _history(setting: Setting) -> pd.DataFrame:
+    return pd.DataFrame(_generator(setting).facts["history"], columns=list(generative.HISTORY))
 
 
 def _generator(setting: Setting) -> Made:
@@ -410,13 +414,15 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     -------
     dict
         Flat: pack, k, recipe, fold, generator, test_specimens, n_micrographs, generated (stand-ins), the values of
-        `likeness.copying`, and trained_at (commit of the generator).
+        `likeness.copying`, vq_usage and vq_perplexity (of the codebook in the last epoch of its training) and
+        trained_at (commit of the generator).
     """
     full = complete(configuration)
     setting = prepared({**full, "ratio": max(*RATIOS, full["ratio"])}, seed, profile)  # all pairs of the generator
     network, drawn = generator(setting)[0], sampled(setting).pairs
     unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
     found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
+    codes = _history(setting).query("stage == 'vqvae'").iloc[-1]
     names = {name: setting.configuration[name] for name in ("pack", "k", "recipe")}
     told = {name: value for name, value in setting.described().items() if name != "unet"}
     return {
@@ -424,6 +430,7 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
         **told,
         "generated": setting.source.is_generated,
         **found,
+        **{f"vq_{name}": float(codes[name]) for name in ("usage", "perplexity")},
         "trained_at": network.card.training["commit"],
     }
 

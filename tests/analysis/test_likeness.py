@@ -114,7 +114,11 @@ def test_copies_are_told_whatever_they_lack():
     assert [row[f"n_{name}"] for name in ("generated", "unseen", "seen")] == [8, 8, 6]
     row = copying(blurred(copies), training, blurred(unseen), blurred(windows[::7]))
     assert row["closer"] > 0.9 and row["generated_median"] < 0.9 * row["unseen_median"]
+    assert row["copies"] == 8 and copying(drawn(60), training, unseen, windows[::7])["copies"] == 0
     mixed = copying([*drawn(60), *copies], training, unseen, windows[::7])
+    assert mixed["copies"] == 8
+    few = copying([*drawn(60, 14), *copies[:2]], training, unseen, windows[::7])
+    assert few["copies"] == 2 and few["closer"] < 0.75, "medians and the mean rank would not tell"
     assert 0.6 < mixed["closer"] < 0.9 and mixed["generated_lowest"] == pytest.approx(0, abs=5e-3)
 
 

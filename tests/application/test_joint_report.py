@@ -175,8 +175,9 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     def copies(configuration, seed, profile):
         asked.append((configuration["k"], seed))
         names = {"pack": "uhcs", "k": configuration["k"], "recipe": "plain", "generator": (seed - 1) // 3}
-        medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median", "generated_lowest"), 1.0)
-        return {**names, **medians, "closer": 0.1 * seed}
+        medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median"), 1.0)
+        lowest = {"generated_lowest": 1 / seed, "vq_perplexity": 10.0 * seed}
+        return {**names, **medians, **lowest, "closer": 0.1 * seed, "copies": seed, "n_generated": 16}
 
     monkeypatch.setattr(joint, "copies", copies)
     for i, (k, seed, recipe) in enumerate(
@@ -190,6 +191,8 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     assert sorted((k, (seed - 1) // 3) for k, seed in asked) == [(1, 0), (4, 0), (4, 1)]
     table = copying("study", tmp_path).set_index("k")
     assert table.index.tolist() == [1, 4] and table["generators"].tolist() == [1, 2]
+    both = ["closer", "copies", "n_generated", "generated_lowest", "vq_perplexity"]
+    assert table.loc[4, both].tolist() == pytest.approx([0.3, 6, 32, 1 / 4, 20])
     assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
     collect("quick", tmp_path, tmp_path / "none")
     assert len(asked) == 3
@@ -212,7 +215,7 @@ def test_claims_are_judged_by_both_intervals():
     table = claims(*whole(0.02), hours=2.0, profile="study")
     assert table["verdict"].tolist() == ["holds here", "holds here", "reproduced"]
     assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4]
-    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95, 1 - 0.05 / 3, 0.95]
+    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95] * 3
     assert len(table["answers"].iloc[2].split("; ")) == 4 and table["published"].iloc[2] == "+16% to +24% grain size"
     worse = claims(*whole(-0.02, ratio=0.9), hours=2.0, profile="study")
     assert worse["verdict"].tolist() == ["does not hold here", "does not hold here", "not reproduced"]
@@ -229,6 +232,9 @@ def test_the_best_of_many_arms_has_to_be_better_than_chance_makes_it():
     assert table.loc[4, "better"] and 0.05 / 3 < table.loc[4, "p"] < 0.05
     found = claims(runs, images, hours=2.0, profile="study").iloc[0]
     assert found["verdict"] == "does not hold here" and "0 better, their p corrected for 3 arms" in found["why"]
+    saved = claims(runs, images, hours=2.0, profile="study").iloc[1]
+    assert saved["low"] > 0, "all four generators gain, so every resample of them does"
+    assert saved["verdict"] == "does not hold here" and "0 of 3 arms gain" in saved["why"], "which is no proof"
 
 
 def test_an_arm_that_helps_is_found_behind_one_that_varies():

@@ -272,6 +272,7 @@ def test_copies_are_looked_for_among_all_pairs_of_a_generator(ran, monkeypatch):
     assert few == many, "the ratio decides how many pairs a U-Net sees"
     found = few
     assert (found["n_generated"], found["n_unseen"], found["n_seen"]) == (2, 2, 2)
+    assert 1 <= found["vq_perplexity"] <= found["vq_usage"] * 512 + 1e-6
     assert 0 <= found["closer"] <= 1 and found["seen_median"] < np.sqrt(2) and found["generated"]
     assert len(found["trained_at"]) >= 7 and found["test_specimens"] == ran.rows["plain 4 x4"]["test_specimens"]
 
