@@ -5,9 +5,8 @@ or two micrographs, and all of them as the ceiling.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -270,15 +269,14 @@ class Setting(Segmentation):
         return [tile for sample in samples for tile in cut(sample, self.framing, AUGMENTATION)]
 
     def aligned(self) -> list[Cut]:
-        """Return those quarters of the target micrographs whose mean phase fractions come close to the source's."""
+        """Return those tiles of the target micrographs whose mean phase fractions come close to the source's."""
         n_classes, tiles, shares = len(self.shift.classes), [], []
         reference = self.reference_network() if self.configuration["alignment"] == "pseudo" else None
         for record in self.shift.target:
             sample = scaled(record, self.framing.scale)
             mask = sample.mask if reference is None else self.predict([reference], sample.image, 1.0).argmax(-1)
-            for inside, around in quarters(mask.shape, self.framing.margin_px):
-                tiles.append(Cut(sample.image[around], sample.mask[around], histogram([sample.image])))
-                shares.append(fractions([mask[inside]], n_classes))
+            tiles += cut(sample, self.framing, AUGMENTATION)
+            shares += [fractions([part], n_classes) for part in self.framing.centre(self.framing.cut(mask))]
         wanted = fractions([record.mask for record in self.shift.source], n_classes)
         return [tiles[i] for i in alike(np.array(shares), wanted)]
 
@@ -420,14 +418,6 @@ def cut(sample: Labelled, framing: Framing, augmentation: str) -> list[Cut]:
         framing = replace(framing, margin_px=framing.margin_px + framing.side_px // 2)
     levels = histogram([sample.image])
     return [Cut(*pair, levels) for pair in zip(framing.cut(sample.image), framing.cut(sample.mask), strict=True)]
-
-
-def quarters(shape: tuple[int, int], margin_px: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """Yield the four quarters of an image (H, W), each as it is and with a margin, where the image has one."""
-    for y, x in product((0, 1), repeat=2):
-        ends = [(n * size // 2, (n + 1) * size // 2) for n, size in zip((y, x), shape, strict=True)]
-        inside = tuple(slice(low, high) for low, high in ends)
-        yield inside, tuple(slice(max(0, low - margin_px), high + margin_px) for low, high in ends)
 
 
 def fractions(masks: Sequence[np.ndarray], n_classes: int) -> np.ndarray:

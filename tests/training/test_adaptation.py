@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.two_levels import Tiny, micrographs, same
+from torch import nn
 from torchvision import tv_tensors
 
 from micro_lib.analysis.metrics import stacked
@@ -30,7 +31,6 @@ from micro_lib.training.adaptation import (
     load,
     pooled_miou,
     predict,
-    quarters,
     run,
 )
 from micro_lib.training.adaptation_loop import Draws, Recipe
@@ -170,13 +170,15 @@ def test_what_a_run_leaves_predicts_what_it_scored(tmp_path):
         load(tmp_path / "absent.safetensors")
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "none"])
-def test_no_target_label_is_touched(method, tmp_path, monkeypatch):
-    run({"method": method}, 1, "smoke", tmp_path / "true")
+@pytest.mark.parametrize(
+    "arm", [*({"method": method} for method in METHODS if method != "none"), {"method": "FDA", "alignment": "pseudo"}]
+)
+def test_no_target_label_is_touched(arm, tmp_path, monkeypatch):
+    run(arm, 1, "smoke", tmp_path / "true")
     spoilt = tuple(r._replace(mask=np.ascontiguousarray(1 - r.mask)) for r in made_up().target)
     hidden = tuple(r._replace(mask=1 - r.mask) for r in made_up().target_test)
     monkeypatch.setattr(adaptation, "shift", lambda *_: made_up(target=spoilt, target_test=hidden))
-    row = run({"method": method}, 1, "smoke", tmp_path / "spoilt")
+    row = run(arm, 1, "smoke", tmp_path / "spoilt")
     paths = [tmp_path / part / adaptation.NETWORK for part in ("true", "spoilt")]
     assert same(load_tiny(paths[0]), load_tiny(paths[1])) and not row["uses_target_labels"]
 
@@ -247,14 +249,35 @@ def test_aligned_runs_say_what_they_used(tmp_path):
     pseudo = run({"method": "AdaptSegNet", "alignment": "pseudo"}, 1, "smoke", tmp_path / "pseudo")
     truth = run({"method": "AdaptSegNet", "alignment": "true"}, 1, "smoke", tmp_path / "true")
     assert not pseudo["uses_target_labels"] and truth["uses_target_labels"]
-    assert 7 <= pseudo["n_target"] <= 12 and 7 <= truth["n_target"] <= 12  # of four quarters of three micrographs
+    assert 7 <= pseudo["n_target"] <= 12 and 7 <= truth["n_target"] <= 12  # of four tiles of three micrographs
     setting = Setting(complete({"method": "AdaptSegNet", "alignment": "true"}), 1, "smoke")
     wanted = fractions([r.mask for r in made_up().source], 2)
     before = fractions([r.mask for r in made_up().target], 2)
-    kept = [record.mask[inside] for record in made_up().target for inside, _ in quarters(record.mask.shape, 0)]
-    kept = [kept[i] for i in alike(np.array([fractions([part], 2) for part in kept]), wanted)]
-    assert [len(kept)] * 2 == [truth["n_target"], len(setting.material().target)]
-    assert abs(fractions(kept, 2) - wanted).sum() <= abs(before - wanted).sum()
+    kept = setting.material().target
+    assert len(kept) == truth["n_target"] and kept[0].image.shape == (80, 80), "cut as tiles of the source are"
+    centres = [tile.mask[24:56, 24:56] for tile in kept]
+    assert abs(fractions(centres, 2) - wanted).sum() <= abs(before - wanted).sum()
+
+
+def test_what_the_source_model_says_aligns_in_place_of_the_truth(monkeypatch):
+    said = []
+
+    def predict(self, networks, image, scale):
+        said.append(image)
+        return np.stack([image < 100, image >= 100], -1).astype(np.float32)
+
+    monkeypatch.setattr(adaptation.Setting, "predict", predict)
+    monkeypatch.setattr(adaptation.Setting, "reference_network", lambda self: nn.Identity())
+    setting = Setting(complete({"method": "FDA", "alignment": "pseudo"}), 1, "smoke")
+    kept = setting.material().target
+    assert len(said) == len(made_up().target)
+    shares = [fractions([(tile.image[24:56, 24:56] >= 100).astype(int)], 2) for tile in _tiles(setting)]
+    expected = alike(np.array(shares), fractions([r.mask for r in made_up().source], 2))
+    np.testing.assert_array_equal([tile.image for tile in kept], [_tiles(setting)[i].image for i in expected])
+
+
+def _tiles(setting):
+    return [tile for record in made_up().target for tile in cut(Labelled(*record[1:3]), setting.framing, "extended")]
 
 
 # Prediction
@@ -312,15 +335,6 @@ def test_extended_tiles_are_as_often_smaller_as_larger(tiling):
         down, across = torch.gradient(shown[8:-8, 8:-8])
         steps.append(float(torch.hypot(down, across).median()))
     assert 0.85 < np.median(steps) < 1.1  # a step of a level a pixel: not enlarged
-
-
-def test_quarters_cover_an_image_once():
-    seen = np.zeros((7, 10), int)
-    for inside, around in quarters(seen.shape, 2):
-        seen[inside] += 1
-        assert [s.stop - s.start for s in around] >= [s.stop - s.start for s in inside]
-        assert all(a.start == max(0, i.start - 2) for a, i in zip(around, inside, strict=True))
-    assert (seen == 1).all()
 
 
 def test_real_networks_are_built():
