@@ -16,6 +16,12 @@ def layers(network: nn.Module) -> list[str]:
     return [name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)]
 
 
+def deep_layer(network: nn.Module) -> str:
+    """Return the name of a layer to ask for: inside the decoder where there is one, else the last of the encoder."""
+    decoder = [name for name in layers(network) if "decoder" in name]
+    return decoder[-5] if decoder else [name for name in layers(network) if "layer4" in name][-1]
+
+
 def grad_cam(network: nn.Module, image: np.ndarray, layer: str, class_id: int) -> np.ndarray:
     """Return where a layer speaks for a class: Grad-CAM (Selvaraju et al. 2017), of segmentations.
 

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from micro_lib.core.checks import one_of
+from micro_lib.core.labels import ClassMap
 from micro_lib.core.progress import progress
 from micro_lib.data.framing import like_electron_micrograph
 from micro_lib.data.packs import DataUnavailable, Pack, Record, pack
@@ -26,8 +27,8 @@ class Shift:
 
     Parameters
     ----------
-    classes : tuple of str
-        Names of the class ids.
+    class_map : ClassMap
+        Names and colours of the class ids.
     source : tuple of Record
         Trained on, with their masks.
     source_test : tuple of Record
@@ -44,7 +45,7 @@ class Shift:
         Magnification at which they are trained on; half for the bainite, as published.
     """
 
-    classes: tuple[str, ...]
+    class_map: ClassMap
     source: tuple[Record, ...]
     source_test: tuple[Record, ...]
     target: tuple[Record, ...]
@@ -52,6 +53,11 @@ class Shift:
     is_generated: bool
     is_transductive: bool = False
     scale: float = 1.0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the class ids."""
+        return self.class_map.classes
 
 
 def shift(name: str, fold: int, plan: Mapping, data: str = "auto", profile: str = "") -> Shift:
@@ -108,7 +114,7 @@ def _views(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     spot = set(_groups(views["view_180d"])[fold : fold + 1])
     held = {name: _split(records, spot) for name, records in views.items()}
     (source, source_test), (target, target_test) = held["view_0d"], held["view_180d"]
-    return Shift(found.class_map.classes, source, source_test, target, target_test, found.is_generated)
+    return Shift(found.class_map, source, source_test, target, target_test, found.is_generated)
 
 
 def _other_alloys(fold: int, plan: Mapping, data: str, profile: str) -> Shift:
@@ -126,8 +132,7 @@ def _other_laboratory(fold: int, plan: Mapping, data: str, profile: str) -> Shif
     records = _of(found, lambda _record: True)
     target, target_test = _split(records, set(_groups(records)[fold : fold + 1]))
     merged = {name: _merged(getattr(base, name)) for name in ("source", "source_test")}
-    classes = found.class_map.classes
-    return replace(base, classes=classes, target=target, target_test=target_test, **merged)
+    return replace(base, class_map=found.class_map, target=target, target_test=target_test, **merged)
 
 
 def _coating(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
@@ -140,7 +145,7 @@ def _coating(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     source = _of(found, lambda record: not record.domain.startswith("target"))
     source, source_test = _split(source, set(_groups(source)[fold :: n_folds("coating")]))
     others, target_test = target[:fold] + target[fold + 1 :], target[fold : fold + 1]
-    return Shift(found.class_map.classes, source, source_test, others, target_test, found.is_generated, scale=0.5)
+    return Shift(found.class_map, source, source_test, others, target_test, found.is_generated, scale=0.5)
 
 
 def _iron(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
@@ -150,7 +155,7 @@ def _iron(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     records, target = _of(steel, lambda _record: True), _of(iron, lambda _record: True)
     source, source_test = _split(records, set(_groups(records)[fold :: n_folds("316L to iron")]))
     is_generated = steel.is_generated or iron.is_generated
-    return Shift(steel.class_map.classes, source, source_test, target, target, is_generated, True, scale=0.5)
+    return Shift(steel.class_map, source, source_test, target, target, is_generated, True, scale=0.5)
 
 
 def _of(found: Pack, wanted: Callable[[Record], bool]) -> tuple[Record, ...]:
@@ -192,7 +197,7 @@ def _bainite(
     source, source_test = (bainite("source", which, fold + 1, plan) for which in PARTS)
     pairs = zip(PARTS, fractions, strict=True)
     targets = [bainite(target, which, 0, plan, lath_fraction=share, invert=invert) for which, share in pairs]
-    return Shift(LATH_BAINITE.classes, source, source_test, *targets, is_generated=True, scale=0.5)
+    return Shift(LATH_BAINITE, source, source_test, *targets, is_generated=True, scale=0.5)
 
 
 def bainite(

@@ -6,9 +6,10 @@ import torch
 from helpers.two_levels import Tiny, micrographs
 from torch import nn
 
-from micro_lib.application.explain import grad_cam, inside, layers
+from micro_lib.application.explain import deep_layer, grad_cam, inside, layers
 from micro_lib.models import unet
 from micro_lib.models.segmenter import standardise
+from micro_lib.training.adaptation import build
 
 
 class TwoChannels(nn.Module):
@@ -52,6 +53,17 @@ def test_any_convolution_of_a_real_network_and_any_size(shape):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     with pytest.raises(ValueError, match=r"layer is 'conv9'; there are network.encoder"):
         grad_cam(network, image, "conv9", 1)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "where"), [("lite0", "decoder"), ("vgg16", "decoder"), ("deeplabv2", "layer4")]
+)
+def test_every_architecture_has_a_deep_layer(architecture, where):
+    network = build(architecture, 2, "random").eval()
+    name = deep_layer(network)
+    assert where in name and name in layers(network)
+    heat = grad_cam(network, np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8), name, 1)
+    assert heat.shape == (64, 64) and 0 <= heat.min() <= heat.max() <= 1
 
 
 def test_a_trained_network_looks_at_what_it_finds():

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision import tv_tensors
 
 from micro_lib.analysis.metrics import stacked
+from micro_lib.core.labels import ClassMap
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.framing import Framing
@@ -39,6 +40,7 @@ from micro_lib.training.shared import Made
 
 PLAN = {"tile": (32, 4), "source_steps": 6, "steps": 6, "batch": 2, "points": 2, "watched": 1, "learning_rate": 1e-2}
 BUILD = adaptation.build
+DARK_BRIGHT = ClassMap("dark and bright", ("dark", "bright"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
 
 
 def records(domain, n, contrast, seed):
@@ -49,7 +51,7 @@ def records(domain, n, contrast, seed):
 def made_up(**changes):
     parts = [records("source", 3, 60, 0), records("source test", 2, 60, 1)]
     parts += [records("target", 3, 25, 2), records("target test", 2, 25, 3)]
-    return replace(Shift(("dark", "bright"), *parts, is_generated=True), **changes)
+    return replace(Shift(DARK_BRIGHT, *parts, is_generated=True), **changes)
 
 
 @pytest.fixture(autouse=True)
