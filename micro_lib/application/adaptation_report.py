@@ -463,15 +463,17 @@ def beside_published(runs: pd.DataFrame, bags: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        where, item, quantity, shift, arm, published (as printed, with its standard deviation over folds), value (the
-        number alone), ours, low, high, level (t), n, over (folds; networks, for the score of bagging), all in percent;
-        ours missing where nothing was run. What bagging gains is its score less that of each fold's network alone.
+        where, item, quantity, shift, arm, network (ours; the item names theirs), published (as printed, with its
+        standard deviation over folds), value (the number alone), ours, low, high, level (t), n, over (folds; networks,
+        for the score of bagging), all in percent; ours missing where nothing was run. What bagging gains is its score
+        less that of each fold's network alone.
     """
     rows = []
     for name, arm, theirs, measure in _answered():
         part, bag = (table[(table["shift"] == name) & (table["arm"] == arm)] for table in (runs, bags))
         row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "shift": name, "arm": arm}
         found = {**_NOTHING, **_percent(part, bag, measure)}
+        row["network"] = ", ".join(part["architecture"].unique())
         rows.append({**row, "published": theirs.printed, "value": theirs.number, **found})
     return pd.DataFrame(rows)
 

@@ -50,7 +50,7 @@ def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
     folder : str or pathlib.Path
         As for `micro_lib.application.tables.stored_sweep`.
     """
-    columns = ("arm", "seed", "fold", *FACTORS)
+    columns = ("arm", "seed", "fold", "architecture", *FACTORS)
     return stored_sweep("source", profile, lambda text: {"arm": arm_of(text)}, columns, folder)[0]
 
 
@@ -170,23 +170,22 @@ def beside_published(runs: pd.DataFrame, adapted: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        where, item, quantity, arm, published (as printed), value (the number alone), ours, low, high, level (t), n and
-        over (folds), all in percent; ours missing where nothing was run.
+        where, item, quantity, arm, network (ours; the item names theirs), published (as printed), value (the number
+        alone), ours, low, high, level (t), n and over (folds), all in percent; ours missing where nothing was run.
     """
     rows = []
     for arm, theirs, measure in _answered():
         part = runs[runs["arm"] == arm]
-        values = 100 * measure(_by_fold(part)).to_numpy(float) if len(part) else np.array([])
-        rows.append(_row(arm, theirs, values))
+        rows.append(_row(arm, theirs, part, measure(_by_fold(part)) if len(part) else pd.Series(dtype=float)))
     part = adapted[(adapted["arm"] == adaptation_report.NONE) & adapted["shift"].isin(TARGETS)]
-    values = 100 * part.groupby("fold")["source_miou"].mean().to_numpy(float) if len(part) else np.array([])
     theirs = published("Table 2", "S.10, ResNet-101 DeepLabv2, ImageNet, extended", "mIoU")
-    return pd.DataFrame([*rows, _row(adaptation_report.NONE, theirs, values)])
+    return pd.DataFrame([*rows, _row(adaptation_report.NONE, theirs, part, part.groupby("fold")["source_miou"].mean())])
 
 
-def _row(arm: str, theirs: Cell, values: np.ndarray) -> dict:
+def _row(arm: str, theirs: Cell, runs: pd.DataFrame, folds: pd.Series) -> dict:
     row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "arm": arm}
-    row |= {"published": theirs.printed, "value": theirs.value}
+    row |= {"network": ", ".join(runs["architecture"].unique()), "published": theirs.printed, "value": theirs.value}
+    values = 100 * folds.to_numpy(float)
     if not len(values):
         return row | {"ours": math.nan, "low": math.nan, "high": math.nan, "level": math.nan, "n": 0, "over": ""}
     return row | ours_of({**mean_fields(values, "ours", FOLDS), "n": len(values)}, "ours")

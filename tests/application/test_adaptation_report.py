@@ -41,7 +41,13 @@ def runs_of(values, shift="T2", folds=5, spread=SPREAD, **columns):
     for i, (arm, value) in enumerate(values.items()):
         miou = value + spread[:folds] * (1 + i)
         row = {"shift": shift, "arm": arm, "seed": range(1, folds + 1), "fold": range(folds), "target_miou": miou}
-        row |= {"rdt": miou / 0.8 - 1, "source_miou": 0.8 - spread[:folds], "trouble": "", "n_target_test": 3}
+        row |= {
+            "architecture": "lite0",
+            "rdt": miou / 0.8 - 1,
+            "source_miou": 0.8 - spread[:folds],
+            "trouble": "",
+            "n_target_test": 3,
+        }
         row |= {"target_true_ferrite": 0.6, "target_found_ferrite": 0.7 - spread[:folds]}
         row |= {"target_true_lath bainite": 0.4, "target_found_lath bainite": 0.3 + spread[:folds]}
         tables.append(pd.DataFrame(row | columns))

@@ -26,7 +26,7 @@ from micro_lib.core.runs import write_table
 from micro_lib.training import source
 
 GAINS = {"random": 0.0, "ImageNet": 0.02, "two-stage": 0.03, "in-domain": -0.05}
-NOTHING = pd.DataFrame({"arm": [], "shift": []})
+NOTHING = pd.DataFrame({"arm": [], "shift": [], "architecture": [], "fold": [], "source_miou": []})
 
 
 def runs(folds=3, arms=tuple(source.CONFIGURATIONS)):
@@ -37,6 +37,7 @@ def runs(folds=3, arms=tuple(source.CONFIGURATIONS)):
             added = GAINS[full["pretraining"]] + 0.01 * source.AUGMENTATIONS.index(full["augmentation"])
             added -= 0.1 * (full["task"] == "parameters")
             row = {"arm": arm, "seed": fold + 1, "fold": fold, **full, "configuration": json.dumps(full)}
+            row["architecture"] = "lite0"
             for i, name in enumerate(DOMAINS):
                 row[f"{name}_miou"] = 0.75 - 0.1 * i + 0.01 * fold + added
                 row[f"{name}_miou_half"] = row[f"{name}_miou"] + 0.002 * (fold + 1)
@@ -46,7 +47,7 @@ def runs(folds=3, arms=tuple(source.CONFIGURATIONS)):
 
 def adapted():
     rows = [(adaptation_report.NONE, name, fold, 0.79 + 0.02 * fold) for name in source.TARGETS for fold in (0, 1)]
-    return pd.DataFrame(rows, columns=["arm", "shift", "fold", "source_miou"])
+    return pd.DataFrame(rows, columns=["arm", "shift", "fold", "source_miou"]).assign(architecture="lite0")
 
 
 @pytest.mark.parametrize("name", source.CONFIGURATIONS)
