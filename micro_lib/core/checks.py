@@ -1,6 +1,8 @@
 """Checks of what a caller passes."""
 
+import math
 from collections.abc import Iterable
+from numbers import Integral, Real
 
 
 def one_of(name: str, value: object, known: Iterable[str]) -> None:
@@ -8,3 +10,10 @@ def one_of(name: str, value: object, known: Iterable[str]) -> None:
     known = tuple(known)
     if value not in known:
         raise ValueError(f"{name} is {value!r}; there are {', '.join(filter(None, known))}")
+
+
+def number(name: str, value: object, low: float, *, whole: bool = False) -> None:
+    """Raise ValueError, which names what was found, unless a value is a finite number (a `whole` one) from low on."""
+    kind = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value) or value < low:
+        raise ValueError(f"{name} is {value!r}; a {'whole ' if whole else ''}number, {low} or larger, is expected")

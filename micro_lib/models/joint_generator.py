@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from micro_lib.core.checks import number
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
@@ -123,7 +124,8 @@ class JointGenerator(nn.Module):
         Raises
         ------
         ValueError
-            If a size is no multiple of `down`, or fractions are given to a prior without conditions.
+            If a size is no multiple of `down`, or fractions are not one a class with a sum of 1, or given to a prior
+            without conditions.
         """
         rng = stream(seed, "pairs")
         noise = torch.Generator().manual_seed(stream_seed(seed, "codes"))
@@ -140,6 +142,7 @@ class JointGenerator(nn.Module):
     def map_shape(self, shape_px: tuple[int, int] | None = None) -> tuple[int, int]:
         """Return height and width of the map of codes that stands for an image; see `sample`."""
         height, width = shape_px or (self.card.px, self.card.px)
+        number("the smaller side of shape_px", min(height, width), self.vqvae.down)
         if height % self.vqvae.down or width % self.vqvae.down:
             raise ValueError(f"shape_px is {(height, width)}; the sides must be multiples of {self.vqvae.down}")
         return height // self.vqvae.down, width // self.vqvae.down
@@ -150,7 +153,10 @@ class JointGenerator(nn.Module):
             return balanced(self.fractions, n, rng) if self.is_conditional else self.fractions.new_zeros(n, 0)
         if not self.is_conditional:
             raise ValueError("phase fractions were asked for, but this prior has no conditions")
-        return torch.tensor(fractions, dtype=torch.float32, device=device).expand(n, -1)
+        told, count = torch.tensor(fractions, dtype=torch.float32, device=device), self.vqvae.n_classes
+        if told.shape != (count,) or told.min() < 0 or abs(float(told.sum()) - 1) > 1e-3:
+            raise ValueError(f"fractions are {list(fractions)}; {count} are expected, none negative, whose sum is 1")
+        return told.expand(n, -1)
 
     @torch.inference_mode()
     def pairs(self, codes: Tensor, rng: np.random.Generator) -> list[Labelled]:

@@ -74,14 +74,19 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     """
     one_of("architecture", architecture, ARCHITECTURES)
     one_of("decoder_norm", decoder_norm, DECODER_NORMS)
+    check_weights(weights)
     path = weights if weights.endswith(encoders.SUFFIX) else ""
-    if not path and weights not in NAMED_WEIGHTS:
-        known = f"{', '.join(NAMED_WEIGHTS)}, or the path of a {encoders.SUFFIX} file"
-        raise ValueError(f"weights is {weights!r}; there are {known}")
     network = ARCHITECTURES[architecture](n_classes, weights == "imagenet", DECODER_NORMS[decoder_norm])
     if path:
         encoders.load(path, architecture, encoder_of(network))
     return network
+
+
+def check_weights(weights: str) -> None:
+    """Raise ValueError unless weights are named, or the path of a file, as `build` takes them."""
+    if not str(weights).endswith(encoders.SUFFIX) and weights not in NAMED_WEIGHTS:
+        known = f"{', '.join(NAMED_WEIGHTS)}, or the path of a {encoders.SUFFIX} file"
+        raise ValueError(f"weights is {weights!r}; there are {known}")
 
 
 def encoder_of(network: nn.Module) -> nn.Module:

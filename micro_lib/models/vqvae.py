@@ -161,6 +161,9 @@ class VQVAE(nn.Module):
                 f"images (B, 1, H, W) and masks (B, H, W) with H and W multiples of {self.down} are expected; "
                 f"found {tuple(image.shape)} and {tuple(mask.shape)}"
             )
+        if not 0 <= int(mask.min()) <= int(mask.max()) < self.n_classes:
+            found = f"{int(mask.min())} to {int(mask.max())}"
+            raise ValueError(f"masks hold class ids {found}; this network has {self.n_classes} classes, counted from 0")
         one_hot = F.one_hot(mask, self.n_classes).movedim(-1, 1)  # (B, C, H, W)
         return self.encoder(torch.cat([image, one_hot.to(image.dtype)], 1))
 

@@ -18,7 +18,7 @@ from scipy.special import entr
 from torch import nn
 
 from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, stacked, summary
-from micro_lib.core.checks import one_of
+from micro_lib.core.checks import number, one_of
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
@@ -48,6 +48,7 @@ DEFAULTS = {
 LABELS = {"none": 0, "1": 1, "2": 2, "oracle": None}
 # "pseudo": target tiles are discarded by what the source's model says of them; "true": by their masks, as the published
 # expert-reviewed alignment, which USES TARGET INFORMATION.
+ADVERSARIAL = ("AdaptSegNet", "ADVENT")  # methods with discriminators
 ALIGNMENTS = ("", "pseudo", "true")
 DISCARDED = 0.4  # largest share of the target tiles that alignment discards (so many tiles are few in the paper)
 SMP_NETWORKS = ("lite0", "resnet18", "resnet34", "vgg16")
@@ -146,6 +147,10 @@ def complete(configuration: str | Mapping) -> dict:
     known = {"shift": SHIFTS, "method": METHODS, "labels": LABELS, "alignment": ALIGNMENTS}
     for name, values in (known | {"architecture": ("", *ARCHITECTURES)}).items():
         one_of(name, full[name], values)
+    unet.check_weights(full["weights"])
+    number("adversarial", full["adversarial"], 0)
+    if full["adversarial"] and full["method"] not in ADVERSARIAL:
+        raise ValueError(f"adversarial is a weight of {' and '.join(ADVERSARIAL)}; method is {full['method']!r}")
     if full["shift"] in TRANSDUCTIVE and (full["labels"] != "none" or full["alignment"]):
         raise ValueError(f"{full['shift']!r} has no target micrographs but those tested: no labels, no alignment")
     if full["labels"] == "oracle" and (full["method"] != "none" or full["alignment"]):
@@ -169,6 +174,7 @@ class Segmentation:
     """
 
     def __init__(self, configuration: Mapping, plan: Mapping, seed: int):
+        number("seed", seed, 1, whole=True)
         self.configuration, self.plan, self.seed = configuration, dict(plan), seed
         self.architecture = configuration["architecture"] or plan["architecture"]
         self.device = best_device()

@@ -15,7 +15,7 @@ import torch
 
 from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, present_class_miou, stacked, summary
 from micro_lib.analysis.phases import cut
-from micro_lib.core.checks import one_of
+from micro_lib.core.checks import number, one_of
 from micro_lib.core.profiles import Stage, settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, write_table
@@ -162,8 +162,8 @@ def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
     one_of("pack", full["pack"], PACKS)
-    if full["k"] < 0 or full["ratio"] < 0:
-        raise ValueError(f"k is {full['k']} and ratio {full['ratio']}; neither may be negative")
+    number("k", full["k"], 0, whole=True)
+    number("ratio", full["ratio"], 0)
     if not full["ratio"]:
         return full | {"recipe": ""}
     one_of("recipe", full["recipe"], RECIPES)
@@ -190,6 +190,7 @@ class Setting:
     """
 
     def __init__(self, configuration: Mapping, plan: Mapping, seed: int, source: Pack):
+        number("seed", seed, 1, whole=True)
         self.configuration, self.plan, self.seed, self.source = configuration, plan, seed, source
         self.generator, self.unet = divmod(seed - 1, UNETS)
         self.fold = self.generator % n_folds(source)

@@ -61,6 +61,17 @@ def test_sizes_that_codes_cannot_make_are_refused(made, shape):
         made.sample(1, seed=1, shape_px=shape)
 
 
+def test_a_size_of_nothing_is_refused(made):
+    with pytest.raises(ValueError, match="smaller side of shape_px is 0; a number, 8 or larger"):
+        made.sample(1, seed=1, shape_px=(0, 32))
+
+
+@pytest.mark.parametrize("fractions", [[0.5, 0.5], [0.5], [3, 3, 3], [1.5, -0.5, 0.0], [[0.2, 0.3, 0.5]]])
+def test_fractions_that_are_none_are_refused(fractions):
+    with pytest.raises(ValueError, match=r"fractions are .*; 3 are expected, none negative, whose sum is 1"):
+        generator(3).sample(2, seed=1, fractions=fractions)
+
+
 def test_masks_are_the_most_probable_classes_and_images_the_decoded_grey(made):
     codes = torch.randint(16, (2, 4, 4))
     with torch.no_grad():

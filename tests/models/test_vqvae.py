@@ -234,3 +234,6 @@ def test_what_does_not_fit_is_refused():
         network(image[..., :30], mask[..., :30])
     with pytest.raises(ValueError, match=r"found \(4, 1, 48, 32\) and \(4, 32, 48\)"):
         network.encode(image, mask.mT)
+    for wrong, said in ((mask + 3, "3 to"), (mask - 1, "-1 to")):
+        with pytest.raises(ValueError, match=f"masks hold class ids {said} .*; this network has"):
+            network(image, wrong)

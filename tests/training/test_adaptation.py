@@ -85,11 +85,21 @@ def test_configurations_cover_arms_and_shifts():
         ({"shift": "316L to iron", "labels": "oracle"}, "no target micrographs but those tested"),
         ({"labels": "oracle", "method": "FDA"}, "the oracle is trained on target labels alone"),
         ({"alignment": "pseudo"}, "alignment chooses unlabelled target tiles"),
+        ({"method": "AdaptSegNet", "adversarial": "0.01"}, "adversarial is '0.01'; a number, 0 or larger"),
+        ({"method": "AdaptSegNet", "adversarial": -1.0}, "adversarial is -1.0; a number, 0 or larger"),
+        ({"adversarial": 0.01}, "adversarial is a weight of AdaptSegNet and ADVENT; method is 'none'"),
+        ({"weights": "imagnet"}, "weights is 'imagnet'; there are imagenet, random, or the path of a .safetensors"),
     ],
 )
 def test_wrong_configurations_are_refused(configuration, message):
     with pytest.raises(ValueError, match=message):
         complete(configuration)
+
+
+@pytest.mark.parametrize("seed", [0, -1, 1.5, "1"])
+def test_a_seed_without_a_fold_is_refused(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; a whole number, 1 or larger"):
+        run({}, seed, "smoke")
 
 
 # Runs

@@ -134,7 +134,10 @@ def test_configurations_are_complete_and_apart():
         ({"tiles": 8}, r"unknown keys \['tiles'\]"),
         ({"pack": "iron"}, "pack is 'iron'; there are nasa_superalloy"),
         ({"recipe": "cheap", "ratio": 1.0}, "recipe is 'cheap'; there are plain, fine"),
-        ({"ratio": -1.0}, "neither may be negative"),
+        ({"ratio": -1.0}, "ratio is -1.0; a number, 0 or larger"),
+        ({"ratio": "4"}, "ratio is '4'; a number"),
+        ({"k": 2.5}, "k is 2.5; a whole number, 0 or larger"),
+        ({"k": "all"}, "k is 'all'; a whole number"),
         ({"k": 99}, "k = 99 micrographs are asked for"),
     ],
 )

@@ -40,6 +40,8 @@ def test_configurations_are_the_published_grid_and_ours():
         complete({"pretraining": "NanoSEM"})
     with pytest.raises(ValueError, match="architecture is 'deeplabv2'"):
         complete({"architecture": "deeplabv2"})
+    with pytest.raises(ValueError, match="seed is 0; a whole number, 1 or larger"):
+        source.run("two-stage, none", 0, "smoke")
 
 
 @pytest.mark.parametrize("profile", PROFILES)
