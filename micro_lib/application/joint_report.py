@@ -23,10 +23,13 @@ from micro_lib.application.tables import (
 from micro_lib.core.runs import merge_rows, provenance, read_json
 from micro_lib.core.seeds import stream
 from micro_lib.training import joint
+from micro_lib.training.generative import COLLAPSED
 
 MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
 REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
+JUDGED = ("fraction", "chord")  # quantities whose means sampled pairs have to meet: phases and their sizes
+FIT = 0.9  # share of the agreement on unseen real windows that sampled masks have to reach
 
 
 def arm_of(configuration: str | Mapping) -> str:
@@ -269,6 +272,42 @@ def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
 
 COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
 _COSTS = ("vq_seconds", "prior_seconds", "sample_seconds")
+
+
+def criteria(
+    perplexity: float, n_codes: int, copies: Mapping, fits: float, fits_unseen: float, compared: pd.DataFrame
+) -> pd.DataFrame:
+    """Return what pairs have to be, and whether those of one generator are.
+
+    Parameters
+    ----------
+    perplexity, n_codes
+        Of the codebook, at the end of its training.
+    copies : mapping
+        From `likeness.copying`.
+    fits, fits_unseen : float
+        Mean IoU of a segmenter of real micrographs with sampled masks, and with those of real windows it has not seen.
+    compared : pandas.DataFrame
+        From `micro_lib.analysis.phases.compare_sets`; intervals of the means of `JUDGED` have to overlap.
+
+    Returns
+    -------
+    pandas.DataFrame
+        criterion, found, wanted (text), met.
+    """
+    limit, ratio = COLLAPSED * n_codes, fits / fits_unseen
+    rows = [
+        ("codes in use (perplexity)", perplexity, f"above {limit:g}", perplexity > limit),
+        ("copies", copies["copies"], f"none of {copies['n_generated']}", copies["copies"] == 0),
+        ("agreement with masks over that on unseen real windows", ratio, f"{FIT:g} or more", ratio >= FIT),
+    ]
+    means = compared[(compared["statistic"] == "mean") & compared["quantity"].isin(JUDGED)]
+    means = means.dropna(subset=["real_low", "generated_low"])
+    for row in means.to_dict("records"):
+        wanted = f"an interval that meets {row['real_low']:.3g} to {row['real_high']:.3g}"
+        met = row["generated_low"] <= row["real_high"] and row["generated_high"] >= row["real_low"]
+        rows.append((f"mean {row['quantity']} {row['class']}".strip(), row["generated"], wanted, met))
+    return pd.DataFrame(rows, columns=["criterion", "found", "wanted", "met"])
 
 
 def copying(profile: str, folder: str | Path = "") -> pd.DataFrame:

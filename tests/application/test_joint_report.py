@@ -14,6 +14,7 @@ from micro_lib.application.joint_report import (
     claims,
     collect,
     copying,
+    criteria,
     gains,
     pair_quality,
     replaced,
@@ -196,6 +197,28 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
     collect("quick", tmp_path, tmp_path / "none")
     assert len(asked) == 3
+
+
+def compared(*means):
+    """Intervals of real and sampled means: quantity, class, real, generated, each with its half-width."""
+    rows = [
+        {"quantity": quantity, "class": name, "statistic": "mean", "real_low": real - r, "real_high": real + r}
+        | {"generated": ours, "generated_low": ours - g, "generated_high": ours + g}
+        for quantity, name, real, r, ours, g in means
+    ]
+    return pd.DataFrame([*rows, {**rows[0], "statistic": "variance", "generated": 99.0}])
+
+
+def test_pairs_are_held_against_what_they_have_to_be():
+    met = compared(
+        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("chord", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
+    )
+    table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, 0.9, 0.95, met).set_index("criterion")
+    assert table["met"].tolist() == [True, True, True, True, False], "chords end below where real ones begin"
+    assert table.index[3:].tolist() == ["mean fraction a", "mean chord a"]
+    assert table.loc["mean chord a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
+    bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, 0.5, 0.95, met)
+    assert bad["met"].tolist()[:3] == [False, False, False]
 
 
 # Claims
