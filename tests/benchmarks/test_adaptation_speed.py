@@ -11,7 +11,7 @@ from helpers.two_levels import micrographs
 from micro_lib.data.framing import Framing
 from micro_lib.models import deeplab, unet
 from micro_lib.training.adaptation_loop import Draws, Recipe, learn_once
-from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, Student, Weights, terms
+from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, Student, Weights, frozen, terms
 from micro_lib.training.supervised import LOSSES, _float32_convolutions, has_bfloat16
 
 ADVERSARIAL_TIMES, BFLOAT_TIMES, ROUNDS = 1.3, 1.7, 6
@@ -44,7 +44,8 @@ def test_adversarial_step_costs_its_passes_and_its_discriminators(benchmark):
         term: Adversarial = parts[0]
         for logits, judge in zip(source, term.discriminators, strict=True):
             shown = logits.softmax(1).requires_grad_()
-            judge(shown).mean().backward()  # as the segmenter's loss goes through them
+            with frozen(judge):
+                judge(shown).mean().backward()  # as the segmenter's loss goes through them
         term.target = [logits.softmax(1) for logits in source]
         term.learn(source)
 
