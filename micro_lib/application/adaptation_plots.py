@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from micro_lib.application.plots import error_map, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.training.adaptation_methods import ring_power
 
 

@@ -11,7 +11,7 @@ from skimage.segmentation import find_boundaries
 
 from micro_lib.application import plots
 from micro_lib.application.crack_report import PUBLISHED_RUNS
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.training import cracks
 
 OURS, PAPERS = "C0", "0.55"

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import Dataset
 
 from micro_lib.core.seeds import stream
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.data.tiles import to_uint8
 
 # Ranges of the random changes: Trampert et al. 2021 name zoom, rotation and lighting without numbers.

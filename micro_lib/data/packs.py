@@ -5,8 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,21 +16,10 @@ from micro_lib.data.downloads import REGISTRY, fetch
 from micro_lib.data.files import read_mask, read_micrograph
 from micro_lib.data.formats import MicrographError
 from micro_lib.data.manifest import ATTRIBUTES, MANIFEST, read_manifest
+from micro_lib.data.records import Record
 from micro_lib.data.sources import SOURCES, DataUnavailable, Source
 
 DATA = ("auto", "real", "generated")
-
-
-class Record(NamedTuple):
-    """One labelled micrograph."""
-
-    name: str
-    image: np.ndarray  # (H, W) uint8 or uint16
-    mask: np.ndarray  # (H, W) uint8 class ids
-    group: str  # overlap group or specimen: never split within one
-    pixel_size_um: float | None
-    attributes: Mapping[str, float] = MappingProxyType({})  # see `manifest.ATTRIBUTES`
-    domain: str = ""  # how it was taken, where a pack has several ways: a view, a preparation
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from micro_lib.core.checks import one_of
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.progress import progress
 from micro_lib.data.framing import like_electron_micrograph
-from micro_lib.data.packs import DataUnavailable, Pack, Record, pack
+from micro_lib.data.packs import DataUnavailable, Pack, pack
+from micro_lib.data.records import Record
 from micro_lib.data.tiles import Labelled, to_uint8
 
 # The test micrographs common to T3 and its variant lie at 40 %, "the average between the training phase fractions"

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.synthesis import cracks, grains, precipitates, presets
 from micro_lib.synthesis.crack_drawing import add_cracks
 from micro_lib.synthesis.distributions import Constant

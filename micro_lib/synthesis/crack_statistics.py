@@ -27,8 +27,8 @@ from skimage.morphology import skeletonize
 
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis.distributions import Constant, Integers, Kernel
-from micro_lib.synthesis.scenario import Parameter, Space
+from micro_lib.synthesis.distributions import Constant, Integers, Kernel, Parameter
+from micro_lib.synthesis.scenario import Space
 
 TOLERANCE_PX = 2.0  # annotated edges are ragged by a pixel or two; a path that bends less is straight
 MIN_PATH_PX = 8.0  # about twice a usual width: shorter spots have no direction

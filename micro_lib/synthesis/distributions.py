@@ -8,13 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
-
-if TYPE_CHECKING:
-    from micro_lib.synthesis.scenario import Parameter
 
 
 class Distribution(ABC):
@@ -42,6 +39,28 @@ class Distribution(ABC):
     @abstractmethod
     def rank(self, values: np.ndarray, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return the ends (N,), (N,) of the interval of uniform numbers that gives each value."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A quantity of the generator: its distribution, unit and meaning.
+
+    Attributes
+    ----------
+    distribution : Distribution
+        May be given as a frozen distribution of ``scipy.stats``.
+    unit : str
+        Unit of the values, ``"1"`` for a pure number, ``""`` for text.
+    doc : str
+        One line for tables.
+    """
+
+    distribution: Distribution
+    unit: str
+    doc: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "distribution", as_distribution(self.distribution))
 
 
 @dataclass(frozen=True)

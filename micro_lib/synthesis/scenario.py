@@ -5,7 +5,6 @@ import difflib
 import math
 import numbers
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,8 +19,8 @@ from micro_lib.synthesis.distributions import (
     Conditional,
     Distribution,
     Kernel,
+    Parameter,
     Scaled,
-    as_distribution,
     decode,
     drawn,
     encode,
@@ -59,28 +58,6 @@ class Micrograph(NamedTuple):
 def plain_row(row: Mapping) -> dict:
     """Return a table's row with plain numbers: NumPy's, which it holds, would turn float32 fields into float64 ones."""
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """A quantity of the generator: its distribution, unit and meaning.
-
-    Attributes
-    ----------
-    distribution : Distribution
-        May be given as a frozen distribution of ``scipy.stats``.
-    unit : str
-        Unit of the values, ``"1"`` for a pure number, ``""`` for text.
-    doc : str
-        One line for tables.
-    """
-
-    distribution: Distribution
-    unit: str
-    doc: str = ""
-
-    def __post_init__(self):
-        object.__setattr__(self, "distribution", as_distribution(self.distribution))
 
 
 class Space(Mapping[str, Parameter]):

@@ -23,7 +23,7 @@ from micro_lib.core.profiles import settings
 from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing, scaled, scaled_image
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, shift
 from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet

@@ -24,7 +24,8 @@ from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, out_dir, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.classified import Batches, Classified, classified
-from micro_lib.data.packs import Pack, Record, pack
+from micro_lib.data.packs import Pack, pack
+from micro_lib.data.records import Record
 from micro_lib.models import classifier
 from micro_lib.models.classifier import crack_probability
 from micro_lib.models.devices import best_device

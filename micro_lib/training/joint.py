@@ -20,7 +20,8 @@ from micro_lib.core.profiles import Stage, settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.data.packs import Pack, Record, pack
+from micro_lib.data.packs import Pack, pack
+from micro_lib.data.records import Record
 from micro_lib.data.tiles import Cut, Labelled, histogram, to_uint8
 from micro_lib.models import unet
 from micro_lib.models.devices import best_device

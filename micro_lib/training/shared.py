@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import atomic_path, build_dir, out_dir, parsed
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 

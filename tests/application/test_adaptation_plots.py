@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from micro_lib.application import adaptation_plots
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.synthesis.bainite import LATH_BAINITE
 
 

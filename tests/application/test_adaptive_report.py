@@ -13,9 +13,9 @@ from micro_lib.application import adaptive_report
 from micro_lib.application.adaptive_report import arm_of, claims, compare, marginals, stored, table_2
 from micro_lib.application.grain_report import SCORES
 from micro_lib.core.runs import write_table
-from micro_lib.synthesis.distributions import Choice, Constant
+from micro_lib.synthesis.distributions import Choice, Constant, Parameter
 from micro_lib.synthesis.presets import preset
-from micro_lib.synthesis.scenario import Parameter, Space
+from micro_lib.synthesis.scenario import Space
 from micro_lib.training.adaptive import CONFIGURATIONS
 
 GROUPS = {"a1": "A", "a2": "A", "b1": "B", "c1": "C"}

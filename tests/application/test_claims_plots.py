@@ -10,7 +10,8 @@ from torch import nn
 from micro_lib.application import claims_plots, published, tables
 from micro_lib.application.published import answering, beside_ours, cell
 from micro_lib.core.labels import GRAIN_BOUNDARY
-from micro_lib.data.packs import Pack, Record
+from micro_lib.data.packs import Pack
+from micro_lib.data.records import Record
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.synthesis.presets import preset
 

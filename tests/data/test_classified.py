@@ -7,7 +7,7 @@ import torch
 from micro_lib.core.seeds import stream
 from micro_lib.data import classified as module
 from micro_lib.data.classified import Batches, Classified, changed, classified, standardised
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 
 
 def record(image, mask=None):

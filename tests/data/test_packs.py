@@ -23,6 +23,7 @@ from micro_lib.core.runs import read_table
 from micro_lib.data import conversion, downloads, packs
 from micro_lib.data.downloads import fetch
 from micro_lib.data.packs import pack, split_names
+from micro_lib.data.records import Record
 from micro_lib.data.sources import SOURCES, DataUnavailable
 
 MICRO_DATA = os.environ.get("MICRO_DATA", "")
@@ -562,7 +563,7 @@ def test_crack_windows_follow_their_rule():
     mask = np.ones((192, 192), np.uint8)
     mask[60:75, 60:72] = 2  # 180 crack pixels, all in the inner part of the first window
     image = np.arange(192 * 192, dtype=np.uint16).reshape(192, 192)
-    tiles = packs._crack_tiles([packs.Record("c", image, mask, "s1", None)])
+    tiles = packs._crack_tiles([Record("c", image, mask, "s1", None)])
     by_name = {tile.name: tile for tile in tiles}
     assert "crack_c_y0000_x0000" in by_name
     # The next window down starts at row 64: 11 x 12 = 132 crack pixels, fewer than 150, and not free of cracks either.
@@ -570,11 +571,11 @@ def test_crack_windows_follow_their_rule():
     np.testing.assert_array_equal(by_name["crack_c_y0000_x0000"].mask, (mask[:128, :128] == 2).astype(np.uint8))
     mask[:] = 1
     mask[:, 77:] = 0  # 77 of 128 columns are oxide: 60.2 %
-    (tile,) = packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)])
+    (tile,) = packs._crack_tiles([Record("c", image[:128, :128], mask[:128, :128], "s1", None)])
     assert (tile.name, tile.group) == ("nocrack_c_y0000_x0000", "s1")
     assert tile.attributes == {"oxide_fraction": round(77 / 128, 3)}
     mask[:, 76:] = 0
-    assert packs._crack_tiles([packs.Record("c", image[:128, :128], mask[:128, :128], "s1", None)]) == ()
+    assert packs._crack_tiles([Record("c", image[:128, :128], mask[:128, :128], "s1", None)]) == ()
 
 
 # Against the public originals and the packs made from them earlier

@@ -6,7 +6,8 @@ import pytest
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.data import shifts
-from micro_lib.data.packs import DataUnavailable, Pack, Record
+from micro_lib.data.packs import DataUnavailable, Pack
+from micro_lib.data.records import Record
 from micro_lib.data.shifts import REAL, n_folds, shift
 from micro_lib.synthesis import bainite
 

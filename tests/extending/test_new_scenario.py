@@ -12,9 +12,9 @@ from micro_lib.application.explorer import Explorer
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
 from micro_lib.data.tiles import Rendered, Tiles
-from micro_lib.synthesis.distributions import Constant, Integers
+from micro_lib.synthesis.distributions import Constant, Integers, Parameter
 from micro_lib.synthesis.fields import smooth_field
-from micro_lib.synthesis.scenario import Micrograph, Parameter, Space
+from micro_lib.synthesis.scenario import Micrograph, Space
 
 # ---- a scenario: pores in a sintered ceramic ----
 CLASSES = ClassMap("pores", ("ceramic", "pore"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))

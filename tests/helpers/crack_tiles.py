@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from micro_lib.data.packs import Pack, Record
+from micro_lib.data.packs import Pack
+from micro_lib.data.records import Record
 from micro_lib.training.cracks import FOLDS
 
 REAL_SPECIMENS = tuple(name for fold in FOLDS for name in fold)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from helpers.grain_rows import OFF, REQUIRED
 
-from micro_lib.synthesis.distributions import Constant
+from micro_lib.synthesis.distributions import Constant, Parameter
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, PRESETS, mixture, preset, space_of
-from micro_lib.synthesis.scenario import Parameter, Space
+from micro_lib.synthesis.scenario import Space
 
 every_preset = pytest.mark.parametrize("name", PRESETS)
 

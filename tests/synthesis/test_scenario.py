@@ -13,8 +13,17 @@ from scipy import stats
 from scipy.stats import qmc
 
 from micro_lib.core.runs import read_table, write_table
-from micro_lib.synthesis.distributions import Choice, Conditional, Constant, Empirical, Integers, Kernel, Scaled
-from micro_lib.synthesis.scenario import Parameter, Space
+from micro_lib.synthesis.distributions import (
+    Choice,
+    Conditional,
+    Constant,
+    Empirical,
+    Integers,
+    Kernel,
+    Parameter,
+    Scaled,
+)
+from micro_lib.synthesis.scenario import Space
 
 MEASURED = tuple(np.random.default_rng(7).lognormal(0, 0.4, 200))
 

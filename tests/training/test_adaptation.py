@@ -14,7 +14,7 @@ from micro_lib.core.labels import ClassMap
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.framing import Framing
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.data.shifts import SHIFTS, Shift
 from micro_lib.data.tiles import MODES, Labelled
 from micro_lib.models import carded

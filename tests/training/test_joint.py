@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from micro_lib.analysis.metrics import mean_iou, stacked
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.core.runs import read_table
-from micro_lib.data.packs import Pack, Record, pack
+from micro_lib.data.packs import Pack, pack
+from micro_lib.data.records import Record
 from micro_lib.data.tiles import Cut, Labelled, Tiles, histogram
 from micro_lib.models.joint_generator import GeneratorCard
 from micro_lib.training import joint

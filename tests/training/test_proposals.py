@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import uniform
 
-from micro_lib.synthesis.distributions import Choice, Conditional, Constant, Integers
+from micro_lib.synthesis.distributions import Choice, Conditional, Constant, Integers, Parameter
 from micro_lib.synthesis.presets import preset
-from micro_lib.synthesis.scenario import Parameter, Space
+from micro_lib.synthesis.scenario import Space
 from micro_lib.training.proposals import STRATEGIES, Adaptive, FailureModel, Scattered, encoder, strategy
 
 SPACE = Space(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from micro_lib.core.runs import build_dir
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.training import shared
 from micro_lib.training.shared import Made, made_once, records_digest
 

@@ -8,7 +8,7 @@ from helpers.two_levels import Tiny, micrographs
 
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.core.runs import read_table
-from micro_lib.data.packs import Record
+from micro_lib.data.records import Record
 from micro_lib.training import adaptation, source
 from micro_lib.training.adaptation_loop import Draws
 from micro_lib.training.source import AUGMENTATIONS, CONFIGURATIONS, PRETRAININGS, TARGETS, Setting, complete, run
