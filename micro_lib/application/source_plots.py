@@ -54,7 +54,8 @@ def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     table : pandas.DataFrame
         From `source_report.scores` of the grid.
     """
-    theirs = beside_published(pd.DataFrame({"arm": []}), pd.DataFrame({"arm": [], "shift": []}))
+    none = pd.DataFrame(columns=["arm", "shift", "fold", "architecture", "source_miou"])
+    theirs = beside_published(none, none)
     for ax in axes:
         domain = ax.get_title()
         for i, augmentation in enumerate(AUGMENTATIONS):

@@ -107,7 +107,9 @@ def test_training_twice_gives_the_same_and_workers_do_not_matter(data, uninterru
 def test_a_stopped_run_goes_on_to_the_same_end(saves, data, uninterrupted, tmp_path):
     with killed(saves):
         train(network(), *data, recipe(), folder=tmp_path)
-    net = network("imagenet")  # whatever it starts from, the checkpoint replaces it
+    with pytest.raises(CheckpointMismatch, match="belongs to another training"):
+        train(network("imagenet"), *data, recipe(), folder=tmp_path)  # another start ends elsewhere
+    net = network()
     history = train(net, *data, recipe(), folder=tmp_path)
     assert_equal_weights(weights_of(net), uninterrupted[0])
     same = ["stage", "epoch", "train_loss", "valid_loss", "valid_miou", "best"]
