@@ -333,7 +333,7 @@ def ring_power(images: torch.Tensor) -> torch.Tensor:
     inside = rings < RINGS
     counts = torch.bincount(rings[inside], minlength=RINGS)
     sums = torch.bincount(rings[inside], power[inside], minlength=RINGS)
-    return torch.where(counts > 0, sums / counts.clamp_min(1), 1.0)
+    return torch.where(counts > 0, sums / counts.clamp_min(1), 1.0).clamp_min(1e-12)  # of blank images: no ratio is nan
 
 
 def damped(images: torch.Tensor, power: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:

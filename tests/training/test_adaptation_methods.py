@@ -311,6 +311,13 @@ def test_softening_keeps_the_power_whatever_the_contrast(seed, sigma_px, contras
     torch.testing.assert_close(damped(sharp, powers[0], powers[1] / contrast), found, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("blank", ["images", "target"])
+def test_blank_tiles_leave_finite_ones(blank):
+    seen = batch()
+    found = Resolution().labelled(seen._replace(**{blank: torch.zeros_like(seen.images)}))
+    assert torch.isfinite(found).all()
+
+
 def test_the_target_stays_and_its_sharpness_is_remembered_over_steps():
     term, seen = Resolution(), batch()
     soft = seen._replace(target=blurred(seen.images, 1.5))
