@@ -35,8 +35,9 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     -------
     dict of str to str
         Hexadecimal SHA-256 of each part: notebook (cells without outputs), parameters, data (the files of ``data/``),
-        code (parsed modules, so comments and docstrings do not count), tables (stored tables that it names, and the
-        stored runs of experiments it uses), needs, versions, and of each data pack it names, see `pack_state`.
+        code (parsed modules, so comments and docstrings do not count), tables (stored tables that it names other than
+        as its own, ``out / "name.csv"``, and the stored runs of experiments it uses), needs, versions, and of each data
+        pack it names, see `pack_state`.
     """
     cells = nbformat.read(path, as_version=4).cells
     source = [[cell.cell_type, cell.source, cell.metadata.get("tags", [])] for cell in cells]
@@ -44,7 +45,8 @@ def fingerprint(path: Path, parameters: Mapping, needed: Mapping[str, str]) -> d
     code = [ast.parse(python.transform_cell(cell.source)) for cell in cells if cell.cell_type == "code"]
     modules = _modules(code)
     root = repository_root()
-    text = "".join(cell.source for cell in cells)
+    # What it writes itself is stored as well, by `publish`: that must not make it run again.
+    text = re.sub(r'\bout / "[^"]*"', "", "".join(cell.source for cell in cells))
     stored = sorted((root / "figures" / "tables").glob("*.csv"))
     tables = [table for table in stored if table.name in text or _study(table) in modules]
     shipped = [file for place in ("data", "micro_lib") for file in sorted((root / place).rglob("*"))]
@@ -93,7 +95,7 @@ def _file_hash(path: Path) -> str:
 
 def _study(table: Path) -> str:
     """Return the experiment whose runs a stored table such as ``grains_runs.csv`` holds, or ""."""
-    found = re.fullmatch(r"(\w+)_(?:runs|images|curves|bagged)", table.stem)
+    found = re.fullmatch(r"(\w+)_(?:runs|images|curves|bagged|copies)", table.stem)
     return f"micro_lib.training.{found[1]}" if found else ""
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import micro_lib
 from micro_lib.application.fingerprint import digest, downloaded, fingerprint
-from micro_lib.application.tables import claims_text, gather_claims, show
+from micro_lib.application.tables import claims_text, gather_claims, known_claims, show
 from micro_lib.core.profiles import resolve
 from micro_lib.core.runs import (
     build_dir,
@@ -47,6 +47,7 @@ class Notebook:
 
     path: Path
     needs: tuple[str, ...]  # names of notebooks whose results it reads
+    reads_claims: bool = False  # of all others, built or stored
 
     @property
     def name(self) -> str:
@@ -128,7 +129,8 @@ def discover(folder: Path) -> list[Notebook]:
     Parameters
     ----------
     folder : pathlib.Path
-        Holds ``NN_name.ipynb`` files; each may name others it needs in its metadata, ``micro_lib: {needs: [...]}``.
+        Holds ``NN_name.ipynb`` files; each may name others it needs in its metadata, ``micro_lib: {needs: [...]}``,
+        and say there that it ``reads_claims``, so that it runs again when a claim of the others changes.
 
     Returns
     -------
@@ -143,13 +145,13 @@ def discover(folder: Path) -> list[Notebook]:
     notebooks = []
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         try:
-            metadata = nbformat.read(path, as_version=4).metadata
+            metadata = nbformat.read(path, as_version=4).metadata.get("micro_lib", {})
         except Exception as error:
             raise RunnerError(f"{path} is not a readable notebook: {error}") from error
-        needs = tuple(metadata.get("micro_lib", {}).get("needs", ()))
+        needs = tuple(metadata.get("needs", ()))
         if unmet := [name for name in needs if name not in {notebook.name for notebook in notebooks}]:
             raise RunnerError(f"{path.name} needs {unmet}, which {folder} does not hold before it")
-        notebooks.append(Notebook(path, needs))
+        notebooks.append(Notebook(path, needs, bool(metadata.get("reads_claims"))))
     return notebooks
 
 
@@ -212,6 +214,8 @@ def _run_one(notebook: Notebook, parameters: dict, place: Path) -> dict:
             "error": f"needs {', '.join(missing)}, which has not finished; run it first",
         }
     parts = fingerprint(notebook.path, parameters, {name: digest(state["parts"]) for name, state in states.items()})
+    if notebook.reads_claims:
+        parts["claims"] = digest(known_claims(place, without=notebook.name).to_csv(index=False))
     state = state_of(notebook.name, place)
     if state.get("status") == "done" and state["parts"] == parts and all((place / f).is_file() for f in state["files"]):
         return {**row, "status": "up to date", "seconds": state["seconds"], "peak_mib": state["peak_mib"]}

@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from micro_lib.models.segmenter import Segmenter
 
 OVERLAY_STRENGTH = 0.6
 TABLE, PICTURES = "measurements.csv", ("masks", "overlays")  # the results
-DONE, FAILED = "segmented", "failed"
+DONE, FAILED, NOT_REACHED = "segmented", "failed", "not reached"
 
 
 class SegmentError(RuntimeError):
@@ -53,7 +54,7 @@ class Report:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command; return 0 if all images worked, 1 if some failed, 2 if nothing could be done."""
+    """Run the command; return 0 if all images worked, 1 if some failed, 2 if nothing could be done, 130 if stopped."""
     options = _parser().parse_args(arguments)
     try:
         segmenter = Segmenter.load(options.model, device=best_device())
@@ -69,6 +70,9 @@ def main(arguments: list[str]) -> int:
     except (FileNotFoundError, CardError, SegmentError) as error:
         print(f"micro_lib segment: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; {Path(options.out, TABLE)} says which images are done", file=sys.stderr)
+        return 130
     _print(report, options.out)
     return 1 if report.failures else 0
 
@@ -85,7 +89,7 @@ def segment_folder(
 ) -> Report:
     """Segment every image of a folder, going on past those that fail.
 
-    Writes ``masks/<name>.png`` (uint8 class ids, size of the input), ``overlays/<name>.png`` and
+    Writes ``masks/<name>.png`` (uint8 class ids, size of the input), ``overlays/<name>.png`` and, after each image,
     ``measurements.csv`` into `out`. Run again on the same folder, it writes all of them anew.
 
     Parameters
@@ -129,25 +133,34 @@ def segment_folder(
         raise SegmentError("the model takes the likelier class of each pixel and draws no lines: leave out --line-px")
     paths, out = _inputs(Path(folder), Path(out)), Path(out)
     _claim(out, paths)
-    rows = []
+    rows: list[dict] = []
     for path in progress(paths, desc="segmenting", unit="image"):
-        pictures = [out / part / f"{path.stem}.png" for part in PICTURES]
-        try:
-            image, remarks = _read(path, pixel_size_um, crop_info_bar)
-            result = segment_micrograph(segmenter, image.pixels, grain_px, line_px)
-            write_mask(pictures[0], result.mask)
-            _write_overlay(pictures[1], image.pixels, result.mask, segmenter)
-            sizes, without = _sizes(result.mask, image.pixel_size_um)
-        except (ValueError, OSError, MemoryError) as error:
-            rows.append({"name": path.name, "status": FAILED, "remark": str(error)})
-            for picture in pictures:  # of a run before
-                picture.unlink(missing_ok=True)
-            continue
-        remark = "; ".join(filter(None, [*remarks, result.warning, without]))
-        rows.append(_row(path, remark, result, image.pixel_size_um, segmenter) | sizes)
-    table = pd.DataFrame(rows)
-    write_table(table, out / TABLE)
-    return Report(table)
+        rows.append(_segmented(segmenter, path, out, pixel_size_um, grain_px, line_px, crop_info_bar))
+        _write_rows(out, paths, rows)
+    return Report(pd.DataFrame(rows))
+
+
+def _segmented(segmenter: Segmenter, path: Path, out: Path, pixel_size_um, grain_px, line_px, crop_info_bar) -> dict:
+    """Segment one image, write its mask and overlay; return its row, that of a failure too."""
+    pictures = [out / part / f"{path.stem}.png" for part in PICTURES]
+    try:
+        image, remarks = _read(path, pixel_size_um, crop_info_bar)
+        result = segment_micrograph(segmenter, image.pixels, grain_px, line_px)
+        write_mask(pictures[0], result.mask)
+        _write_overlay(pictures[1], image.pixels, result.mask, segmenter)
+        sizes, without = _sizes(result.mask, image.pixel_size_um)
+    except (ValueError, OSError, MemoryError) as error:
+        for picture in pictures:  # of a run before
+            picture.unlink(missing_ok=True)
+        return {"name": path.name, "status": FAILED, "remark": str(error)}
+    remark = "; ".join(filter(None, [*remarks, result.warning, without]))
+    return _row(path, remark, result, image.pixel_size_um, segmenter) | sizes
+
+
+def _write_rows(out: Path, paths: Sequence[Path], rows: Sequence[Mapping]) -> None:
+    """Write the rows of the images that are done, and that the others are not reached."""
+    left = [{"name": path.name, "status": NOT_REACHED, "remark": ""} for path in paths[len(rows) :]]
+    write_table(pd.DataFrame([*rows, *left]), out / TABLE)
 
 
 def _read(path: Path, pixel_size_um: float | None, crop_info_bar: bool) -> tuple[Image, list[str]]:
@@ -178,13 +191,13 @@ def _inputs(folder: Path, out: Path) -> list[Path]:
 
 def _claim(out: Path, paths: list[Path]) -> None:
     """Begin the table of results, so that a killed run leaves none of before; refuse a folder that holds others."""
-    names, is_used = [path.name for path in paths], (out / TABLE).is_file()
-    if is_used and (others := sorted(_listed(out / TABLE) - set(names))):
+    is_used = (out / TABLE).is_file()
+    if is_used and (others := sorted(_listed(out / TABLE) - {path.name for path in paths})):
         raise SegmentError(f"{out} holds results of other images ({', '.join(others[:3])}); give another OUT")
     if not is_used and (found := [file for part in PICTURES for file in (out / part).glob("[!.]*")]):
         raise SegmentError(f"{min(found)} was not made by this command; give another OUT")
     try:
-        write_table(pd.DataFrame({"name": names, "status": "not reached", "remark": ""}), out / TABLE)
+        _write_rows(out, paths, [])
     except OSError as error:
         raise SegmentError(f"{out} is no folder that results can be written to ({error.strerror})") from error
 

@@ -181,7 +181,15 @@ def test_stored_tables_count_where_the_notebook_names_them(checkout):
     assert changed(before, fingerprint(path, {}, {})) == {"tables"}
 
 
-def test_stored_runs_count_where_the_notebook_uses_their_experiment(checkout):
+def test_a_stored_copy_of_what_the_notebook_writes_does_not_count(checkout):
+    path = save(checkout, 'write_table(made, out / "grains.csv")', 'show(read_table(out / "grains.csv"))')
+    before = fingerprint(path, {}, {})
+    (checkout / "figures/tables/grains.csv").write_text("a\n2\n")
+    assert not changed(before, fingerprint(path, {}, {}))
+
+
+@pytest.mark.parametrize("kind", ["runs", "images", "curves", "bagged", "copies"])
+def test_stored_runs_count_where_the_notebook_uses_their_experiment(checkout, kind):
     (checkout / "micro_lib/training").mkdir(exist_ok=True)
     for name in ("__init__", "joint"):
         (checkout / f"micro_lib/training/{name}.py").write_text("")
@@ -190,7 +198,7 @@ def test_stored_runs_count_where_the_notebook_uses_their_experiment(checkout):
     (checkout / "figures/tables/cracks_runs.csv").write_text("a\n1\n")
     (checkout / "figures/tables/joint_scores.csv").write_text("a\n1\n")
     assert not changed(before, fingerprint(path, {}, {}))
-    (checkout / "figures/tables/joint_images.csv").write_text("a\n1\n")
+    (checkout / f"figures/tables/joint_{kind}.csv").write_text("a\n1\n")
     assert changed(before, fingerprint(path, {}, {})) == {"tables"}
 
 

@@ -92,6 +92,18 @@ def test_a_notebook_runs_again_when_one_it_needs_has_changed(tmp_path, run):
     assert len(counted(tmp_path, "03_a")) == len(counted(tmp_path, "04_b")) == 2
 
 
+def test_a_notebook_that_reads_claims_runs_again_when_one_of_another_changes(tmp_path, run):
+    folder = tmp_path / "notebooks"
+    example_notebook.write(folder)
+    small(folder, "13_all", COUNT, reads_claims=True)
+    small(folder, "14_none", COUNT)
+    assert run() == run() == 0
+    assert len(counted(tmp_path, "13_all")) == 1
+    example_notebook.write(folder, "04_example")
+    assert run() == run() == 0
+    assert len(counted(tmp_path, "13_all")) == 2 and len(counted(tmp_path, "14_none")) == 1
+
+
 def test_stand_ins_give_way_to_a_pack_that_comes_later_and_a_download_by_the_run_is_no_change(
     tmp_path, run, monkeypatch
 ):

@@ -239,18 +239,21 @@ def test_no_result_of_another_run_is_left_among_the_new_ones(folder, tmp_path):
     assert read_table(tmp_path / "second" / "measurements.csv")["status"].tolist() == ["failed"]
 
 
-def test_a_killed_run_leaves_a_table_that_says_so_and_can_be_repeated(folder, tmp_path, monkeypatch):
-    def killed(*_):
-        raise KeyboardInterrupt
+def test_a_killed_run_keeps_what_is_done_and_can_be_repeated(model, folder, tmp_path, monkeypatch, capsys):
+    def killed(path, *rest):
+        if path.stem == "b":
+            raise KeyboardInterrupt
+        write(path, *rest)
 
-    out = tmp_path / "out"
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    out, write = tmp_path / "out", segment._write_overlay
+    with monkeypatch.context() as patched:
         patched.setattr(segment, "_write_overlay", killed)
-        segment.segment_folder(segmenter(), folder, out)
-    assert (
-        set(read_table(out / "measurements.csv")["status"]) == {"not reached"} and (out / "masks" / "a.png").is_file()
-    )
-    assert not segment.segment_folder(segmenter(), folder, out).failures
+        assert micro_lib(["segment", str(model), str(folder), str(out)]) == 130
+    assert "measurements.csv says which images are done" in capsys.readouterr().err
+    table = read_table(out / "measurements.csv")
+    assert table["status"].tolist() == ["segmented", "not reached", "not reached"]
+    assert table["boundary_fraction"].notna().tolist() == [True, False, False]
+    assert micro_lib(["segment", str(model), str(folder), str(out)]) == 0
 
 
 @pytest.mark.parametrize("file", ["masks/a.png", "overlays/z.png", "measurements.csv"])
