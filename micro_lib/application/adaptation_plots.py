@@ -13,7 +13,13 @@ from matplotlib.lines import Line2D
 from micro_lib.application.plots import error_map, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.records import Record
+from micro_lib.training.adaptation import ARMS
 from micro_lib.training.adaptation_methods import ring_power
+
+# An arm looks the same in every figure; those of the study come first, so that their colours are their own.
+STUDIED = ("no adaptation", "AdaptSegNet", "self-training", "softened self-training", "2 labels", "oracle")
+ORDER = (*STUDIED, *(arm for arm in ARMS if arm not in STUDIED))
+COLOURS = 10  # of seaborn's palette; later arms have them again, with another marker and line
 
 
 def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0) -> Figure:
@@ -71,13 +77,34 @@ def curves(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     """
     names = ("target_miou", "loss", "target_entropy")
     labels = ("target, mean IoU", "loss on labelled tiles", "target, entropy / log C")
-    colours = {arm: f"C{i}" for i, arm in enumerate(dict.fromkeys(table["arm"]))}
     for ax, name, label in zip(axes, names, labels, strict=True):
         for (arm, _), part in table.groupby(["arm", "seed"], sort=False):
-            ax.plot(part["step"], part[name], "-", marker=".", color=colours[arm], linewidth=1, alpha=0.8)
+            ax.plot(part["step"], part[name], marker=".", linewidth=1, alpha=0.8, **_line(arm))
         ax.set(xlabel="steps", ylabel=label)
-    keys = [Line2D([], [], color=colour, label=arm) for arm, colour in colours.items()]
-    axes[0].legend(handles=keys, fontsize=7)
+
+
+def arm_key(fig: Figure, arms: Sequence[str]) -> None:
+    """Draw the key of lines drawn by `curves` beside all axes of a figure.
+
+    Parameters
+    ----------
+    fig : matplotlib.figure.Figure
+        With a constrained layout.
+    arms : sequence of str
+        Names of `micro_lib.training.adaptation.ARMS`, repeated or not.
+    """
+    keys = [Line2D([], [], label=arm, **_line(arm)) for arm in ORDER if arm in set(arms)]
+    fig.legend(handles=keys, loc="outside right upper", fontsize=7)
+
+
+def _line(arm: str) -> dict:
+    turn, i = divmod(ORDER.index(arm), COLOURS)
+    return {"color": f"C{i}", "linestyle": ("-", "--")[turn]}
+
+
+def _marker(arm: str) -> dict:
+    turn, i = divmod(ORDER.index(arm), COLOURS)
+    return {"color": f"C{i}", "fmt": "os"[turn]}
 
 
 def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = None) -> None:
@@ -92,21 +119,19 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
     theirs : mapping of (shift, arm) to float, optional
         Published mean IoU, between 0 and 1, drawn as crosses.
     """
-    shifts, arms = list(dict.fromkeys(table["shift"])), list(dict.fromkeys(table["arm"]))
+    theirs = theirs or {}
+    shifts, arms = list(dict.fromkeys(table["shift"])), [arm for arm in ORDER if arm in set(table["arm"])]
     step = 0.8 / len(arms)
     for i, arm in enumerate(arms):
         part = table[table["arm"] == arm]
         at = np.array([shifts.index(name) for name in part["shift"]]) + (i - (len(arms) - 1) / 2) * step
-        errorbar(ax, part, at, "target_miou", markersize=4, color=f"C{i}", label=arm)
-        known = [
-            (x, (theirs or {})[name, arm])
-            for x, name in zip(at, part["shift"], strict=True)
-            if (name, arm) in (theirs or {})
-        ]
+        errorbar(ax, part, at, "target_miou", markersize=4, label=arm, **_marker(arm))
+        known = [(x, theirs[name, arm]) for x, name in zip(at, part["shift"], strict=True) if (name, arm) in theirs]
         if known:
-            ax.plot(*zip(*known, strict=True), "x", color=f"C{i}")
-    counts = table.groupby("shift")["n"].max()
-    ax.set_xticks(range(len(shifts)), [f"{name}\nn = {counts[name]}" for name in shifts], fontsize=8)
+            ax.plot(*zip(*known, strict=True), "x", color=_line(arm)["color"])
+    counts = table.groupby("shift")["n"].agg(["min", "max"])
+    ns = [f"n = {low}" if low == high else f"n = {low} to {high}" for low, high in counts.loc[shifts].to_numpy()]
+    ax.set_xticks(range(len(shifts)), [f"{name}\n{n}" for name, n in zip(shifts, ns, strict=True)], fontsize=8)
     ax.set_ylabel("target, mean IoU")
     ax.legend(fontsize=7, ncols=2)
 

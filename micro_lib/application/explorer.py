@@ -26,7 +26,7 @@ class Explorer(widgets.HBox):
     Parameters
     ----------
     space : Space
-        Of grains, or of what `render` takes; its ``height_px`` and ``width_px`` become `size_px`.
+        Of grains, or of what `render` takes; where it has a ``height_px``, that and ``width_px`` become `size_px`.
     parameters : sequence of str, optional
         What to make sliders for, in this order; none makes one for each that varies.
     size_px : int
@@ -67,8 +67,9 @@ class Explorer(widgets.HBox):
         objects: str = "grains",
     ):
         self.render, self.class_map, self.objects = render, class_map, objects
-        rows = space.sample(1, seed).to_dict("records")
-        self.row = {**rows[0], "height_px": size_px, "width_px": size_px}
+        self.row = space.sample(1, seed).to_dict("records")[0]
+        if "height_px" in self.row:  # a crack's tile has its texture's size; its width_px is that of the crack
+            self.row |= {"height_px": size_px, "width_px": size_px}
         self.controls = {**_controls(space, parameters, self.row), "seed": _seed_control(self.row["seed"])}
         self.pictures = [widgets.Image(format="jpeg", width=2 * size_px * 0.75) for _ in range(2)]
         self.note = widgets.Label()
@@ -91,7 +92,7 @@ class Explorer(widgets.HBox):
         for picture, pixels in zip(self.pictures, (level, colours), strict=True):
             picture.value = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
         self.redraw_ms = 1000 * (perf_counter() - started)
-        share = f"{made.mask.mean():.0%} of the mask is {self.class_map.classes[1]}"
+        share = f"{(made.mask == 1).mean():.0%} of the mask is {self.class_map.classes[1]}"
         self.note.value = f"{made.labels.max()} {self.objects} in view, {share}"
 
 

@@ -162,7 +162,7 @@ def scale_bar(ax: Axes, width_px: int, pixel_size_um: float) -> float:
 
 
 def sheet(panels: Sequence[Panel], *, columns: int, class_map: ClassMap = GRAIN_BOUNDARY, panel_inch: float = 2.0):
-    """Draw several micrographs in rows.
+    """Draw several micrographs in rows, with a key of the classes where masks of more than one are laid over.
 
     Parameters
     ----------
@@ -194,7 +194,15 @@ def sheet(panels: Sequence[Panel], *, columns: int, class_map: ClassMap = GRAIN_
             pixel_size_um=panel.pixel_size_um,
             title=panel.title,
         )
+    if len(class_map.classes) > 2 and any(panel.mask is not None for panel in panels):
+        fig.legend(handles=class_keys(class_map), loc="outside lower center", ncols=len(class_map.classes) - 1)
     return fig
+
+
+def class_keys(class_map: ClassMap) -> list[Line2D]:
+    """Return handles for a legend of every class that `overlay` colours."""
+    drawn = zip(class_map.classes[1:], class_map.colours[1:], strict=True)
+    return [Line2D([], [], color=colour, linewidth=4, label=name) for name, colour in drawn]
 
 
 def error_map(

@@ -9,6 +9,7 @@ import torch
 from micro_lib.application import adaptation_plots
 from micro_lib.data.records import Record
 from micro_lib.synthesis.bainite import LATH_BAINITE
+from micro_lib.training.adaptation import ARMS
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +33,9 @@ def test_domains_show_a_window_with_and_without_its_mask():
 
 def test_error_maps_stand_beside_their_micrograph():
     fig = adaptation_plots.error_maps(
-        [record(), record("b")], {"none": [record().mask] * 2, "FDA": [1 - record().mask] * 2}
+        [record(), record("b")], {"no adaptation": [record().mask] * 2, "FDA": [1 - record().mask] * 2}
     )
-    assert [ax.get_title() for ax in fig.axes[:3]] == ["micrograph", "none", "FDA"] and len(fig.axes) == 6
+    assert [ax.get_title() for ax in fig.axes[:3]] == ["micrograph", "no adaptation", "FDA"] and len(fig.axes) == 6
     assert [text.get_text() for text in fig.legends[0].get_texts()] == ["found", "missed", "invented"]
 
 
@@ -59,23 +60,40 @@ def test_every_run_has_its_curve():
             "loss": 1 / step,
             "target_entropy": 0.3,
         }
-        for arm in ("none", "FDA")
+        for arm in ("FDA", "no adaptation")
         for seed in (1, 2)
         for step in (10, 20, 30)
     ]
-    _, axes = plt.subplots(1, 3)
+    fig, axes = plt.subplots(1, 3, layout="constrained")
     adaptation_plots.curves(axes, pd.DataFrame(rows))
+    adaptation_plots.arm_key(fig, ["FDA", "no adaptation", "FDA"])
     assert [len(ax.lines) for ax in axes] == [4, 4, 4]
     assert axes[0].lines[1].get_ydata().tolist() == [0.7] * 3
-    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == ["none", "FDA"]
+    key = fig.legends[0]
+    assert [text.get_text() for text in key.get_texts()] == ["no adaptation", "FDA"]
+    assert [line.get_color() for line in key.get_lines()] == [axes[0].lines[i].get_color() for i in (2, 0)]
+
+
+def test_an_arm_looks_the_same_in_every_figure_and_like_no_other():
+    looks = [tuple(adaptation_plots._line(arm).values()) for arm in ARMS]
+    markers = [tuple(adaptation_plots._marker(arm).values()) for arm in ARMS]
+    assert len(set(looks)) == len(set(markers)) == len(ARMS)
+    table = pd.DataFrame({"shift": "T1", "arm": ["oracle", "FDA"], "n": 1, "target_miou": [0.9, 0.8]})
+    table = table.assign(target_miou_low=np.nan, target_miou_high=np.nan)
+    drawn = []
+    for part in (table, table[:1]):
+        _, ax = plt.subplots()
+        adaptation_plots.scores(ax, part)
+        drawn.append({h.get_label(): h.lines[0].get_color() for h in ax.containers})
+    assert drawn[0]["oracle"] == drawn[1]["oracle"] != drawn[0]["FDA"]
 
 
 def test_scores_are_grouped_by_shift_beside_published_ones():
-    table = pd.DataFrame({"shift": ["T1", "T1", "T2"], "arm": ["none", "FDA", "none"], "n": [5, 5, 3]})
-    table = table.assign(target_miou=[0.8, 0.9, 0.6], target_miou_low=0.5, target_miou_high=0.95)
+    table = pd.DataFrame({"shift": ["T2", "T1", "T1"], "arm": ["no adaptation", "no adaptation", "FDA"], "n": [3, 5, 4]})
+    table = table.assign(target_miou=[0.6, 0.8, 0.9], target_miou_low=0.5, target_miou_high=0.95)
     _, ax = plt.subplots()
-    adaptation_plots.scores(ax, table, {("T1", "none"): 0.82})
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["T1\nn = 5", "T2\nn = 3"]
+    adaptation_plots.scores(ax, table, {("T1", "no adaptation"): 0.82})
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["T2\nn = 3", "T1\nn = 4 to 5"]
     points = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "o"])
     crosses = np.concatenate([line.get_ydata() for line in ax.lines if line.get_marker() == "x"])
     assert sorted(points) == [0.6, 0.8, 0.9] and crosses.tolist() == [0.82]

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from micro_lib.application.explorer import Explorer
+from micro_lib.core.labels import ClassMap
 from micro_lib.data.packs import pack
 from micro_lib.synthesis import cracks
 from micro_lib.synthesis.distributions import Choice, Constant
@@ -102,3 +103,13 @@ def test_sliders_for_a_crack():
     dark.append((shown(explorer) < 100).sum())
     assert dark[1] > dark[0] > 50
     assert "cracks in view" in explorer.note.value and "of the mask is crack" in explorer.note.value
+
+
+def test_of_three_classes_the_share_is_that_of_the_one_it_names():
+    mask = np.repeat([0, 1, 2], [50, 20, 30]).reshape(10, 10).astype(np.uint8)
+    made = render(preset("trampert").sample(1, 1).iloc[0].to_dict())._replace(
+        image=np.full((10, 10), 100, np.uint8), mask=mask, labels=mask.astype(np.int32)
+    )
+    phases = ClassMap("phases", ("a", "b", "c"), {0: 0, 1: 1, 2: 2}, ("#000000", "#e69f00", "#56b4e9"))
+    explorer = Explorer(preset("trampert"), render=lambda _: made, class_map=phases)
+    assert explorer.note.value.endswith("20% of the mask is b")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from micro_lib.application import plots
 from micro_lib.application.plots import Panel
-from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +165,19 @@ def test_sheets_show_every_panel_once(picture):
     assert [bool(ax.lines) for ax in shown] == [False, True, False]
     assert drawn(shown[2]).shape == (30, 80, 3)
     assert not any(ax.axison for ax in fig.axes)
+
+
+def test_a_sheet_of_several_classes_has_their_key(picture):
+    image, mask = picture
+    phases = ClassMap("phases", ("matrix", "first", "second"), {0: 0, 1: 1, 2: 2}, ("#000000", "#e69f00", "#56b4e9"))
+    fig = plots.sheet([Panel(image), Panel(image, mask)], columns=2, class_map=phases)
+    (key,) = fig.legends
+    assert [(t.get_text(), h.get_color()) for t, h in zip(key.get_texts(), key.legend_handles, strict=True)] == [
+        ("first", "#e69f00"),
+        ("second", "#56b4e9"),
+    ]
+    assert not plots.sheet([Panel(image)], columns=1, class_map=phases).legends, "nothing is coloured"
+    assert not plots.sheet([Panel(image, mask)], columns=1).legends, "a title can name the only class"
 
 
 def test_credits_are_below_and_stand_ins_are_stamped(picture):

@@ -188,6 +188,7 @@ def test_readers_see_verdicts_counted_and_the_effects_of_the_largest_profile():
     ours = "0.712 [0.691, 0.733]"
     assert lines[8] == f"| mIoU (Trampert 2021, section 3.2.3) | a/b | {ours} | 5 runs, 99.2 % | study | reproduced |"
     assert len(lines) == 9, "levels are counted alone"
+    assert "| 0.712 [0.691, 0.733] % |" in tables.claims_markdown(rows({**MEASURED, "unit": "%"}))
 
 
 def test_the_claims_of_the_readme_are_replaced_between_their_marks():
