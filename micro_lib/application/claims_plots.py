@@ -19,9 +19,9 @@ from micro_lib.models.segmenter import Segmenter
 from micro_lib.synthesis import grains
 from micro_lib.synthesis.scenario import Space
 
-_COLOURS = ("#009e73", "#56b4e9", "#d55e00", "#0072b2", "#e69f00", "#bbbbbb", "#e5e5e5")
+_COLOURS = ("#009e73", "#56b4e9", "#d55e00", "#0072b2", "#e69f00", "#999999", "#e5e5e5")
 COLOURS = dict(zip(VERDICTS, _COLOURS, strict=True))
-THEIRS = "0.45"
+THEIRS = "0.15"
 
 
 def coverage(ax: Axes, table: pd.DataFrame) -> None:
@@ -50,7 +50,7 @@ def beside(ax: Axes, table: pd.DataFrame) -> None:
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-        To draw on; the x axis still wants its label.
+        To draw on; the x axis still wants its label, of one line.
     table : pandas.DataFrame
         Rows of `published.beside_ours`; those without a number of ours show the published one alone. Published spreads
         are the printed standard deviations, ours are intervals.
@@ -63,12 +63,14 @@ def beside(ax: Axes, table: pd.DataFrame) -> None:
         style = {"color": COLOURS[verdict], "markersize": 5, "label": f"ours, {verdict}"}
         if part.any():
             plots.errorbar(ax, ours, at[part] - 0.15, "ours", across=True, **style)
-    ax.set_yticks(at, [f"{row.item}\n{row.quantity}{_n(row.n)}" for row in table.itertuples()], fontsize=7)
+    names = [f"{row.item}\n{row.quantity}{_ours(row.n, row.over)}" for row in table.itertuples()]
+    ax.set_yticks(at, names, fontsize=7)
     ax.set_ylim(-0.7, len(table) - 0.3)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.55 / ax.get_position().height / ax.figure.get_figheight()))
 
 
-def _n(count: int) -> str:
-    return f" (n = {count})" if count else ""
+def _ours(count: int, over: str) -> str:
+    return f" (ours: {count} {over})" if count else ""
 
 
 def effects(claims: pd.DataFrame, labels: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
@@ -84,8 +86,8 @@ def effects(claims: pd.DataFrame, labels: Mapping[str, tuple[str, float]]) -> pd
     Returns
     -------
     pandas.DataFrame
-        effect, value, low, high, n, theirs (the published number, missing where none is), verdict; measured claims
-        alone, in the order of `labels`.
+        effect, value, low, high, level, n, over, theirs (the published number, missing where none is), verdict;
+        measured claims alone, in the order of `labels`.
     """
     known = {(one.paper, one.where, one.name): one.number for one in cells()}
     chosen, rows = largest_profile(claims).set_index("claim"), []
@@ -95,19 +97,22 @@ def effects(claims: pd.DataFrame, labels: Mapping[str, tuple[str, float]]) -> pd
         row = chosen.loc[name]
         ends = sorted(factor * row[["low", "high"]].to_numpy(float))
         theirs = known.get((row["paper"], row["where"], row["answers"]), np.nan)
-        found = {"effect": label, "value": factor * row["ours"], "low": ends[0], "high": ends[1], "n": row["n"]}
-        rows.append(found | {"theirs": factor * theirs, "verdict": row["verdict"]})
-    return pd.DataFrame(rows, columns=["effect", "value", "low", "high", "n", "theirs", "verdict"])
+        found = {"effect": label, "value": factor * row["ours"], "low": ends[0], "high": ends[1]}
+        rows.append(found | {"theirs": factor * theirs, **row[["level", "n", "over", "verdict"]]})
+    return pd.DataFrame(rows, columns=["effect", "value", "low", "high", "level", "n", "over", "theirs", "verdict"])
 
 
 def forest(ax: Axes, table: pd.DataFrame) -> None:
     """Draw `effects`: ours with their intervals, the published ones as diamonds, to the right of zero a gain."""
-    plots.forest(ax, table, label="effect", value="value", reference=0)
+    counted = table["n"].astype(str) + " " + table["over"]
+    plots.forest(ax, table.assign(n=counted), label="effect", value="value", reference=0)
     ax.plot(table["theirs"], np.arange(len(table))[::-1] + 0.25, "D", color=THEIRS, markersize=5, label="published")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.4))
+    levels = " and ".join(f"{100 * level:.3g} %" for level in sorted(set(table["level"].dropna())))
+    ax.plot([], [], "o-", color="C0", label=f"ours, {levels} interval")
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.7 / ax.figure.get_figheight() / ax.get_position().height))
 
 
-def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, *, seed: int, line_px: float) -> Figure:
+def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, *, seed: int, line_px: int) -> Figure:
     """Draw the way from a row of parameters to a measured real micrograph.
 
     Parameters
@@ -123,7 +128,7 @@ def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, 
         intercept_px_low and intercept_px_high.
     seed : int
         Of the row.
-    line_px : float
+    line_px : int
         Width of the boundaries drawn.
 
     Returns

@@ -60,6 +60,10 @@ def test_ours_stand_below_theirs_with_their_interval(ax, claims):
     assert ours[0].get_xdata(orig=False).tolist() == [0.7] and ours[0].get_ydata()[0] < theirs[0].get_ydata()[0]
     np.testing.assert_allclose(np.asarray(ours[2][0].get_segments()[0], float)[:, 0], [0.6, 0.9])
     assert ours[0].get_color() == claims_plots.COLOURS["reproduced"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "random\nmean IoU (ours: 10 runs)",
+        "adaptive\nmean IoU",
+    ]
 
 
 def test_effects_are_turned_so_that_gains_are_positive(claims):
@@ -72,6 +76,8 @@ def test_effects_are_turned_so_that_gains_are_positive(claims):
 def test_a_forest_of_effects_has_a_line_each(ax, claims):
     claims_plots.forest(ax, claims_plots.effects(claims, {"gain": ("more", 100), "level": ("level", 1)}))
     assert [label.get_text() for label in ax.get_yticklabels()] == ["more", "level"]
+    assert {text.get_text() for text in ax.texts} == {"1.0 [-1.0, 3.0], n = 10 runs", "0.70 [0.60, 0.90], n = 10 runs"}
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["published", "ours, 95 % interval"]
 
 
 def test_the_poster_goes_from_parameters_to_a_measured_micrograph():
