@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from micro_lib.analysis.stats import paired_t
 from micro_lib.application import grain_report
-from micro_lib.application.plots import Panel, errorbar
+from micro_lib.application.plots import Panel, credit, errorbar
 from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
 from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, stored_sweep
 from micro_lib.synthesis.grains import render
@@ -340,6 +340,8 @@ def draw_marginals(table: pd.DataFrame, scores: pd.DataFrame, count: int = 8) ->
         ax.axhline(scores["miou"].mean(), color="0.6", linewidth=1, zorder=0)
     for ax in axes[:, 0]:
         ax.set_ylabel("mean IoU")
+    per_bin = f"{found['n'].min()} to {found['n'].max()} micrographs a point"
+    credit(fig, f"95 % intervals, {per_bin}; in brackets: share of the variance of the scores; line: mean of all")
     return fig
 
 

@@ -63,7 +63,9 @@ def fitted_densities(table: pd.DataFrame, fitted: Space, names: Sequence[str], *
         ax.hist(values, bins=edges, density=True, color="0.75")
         ax.plot(*_density(kernel, values), color="C0")
         unit = TILE_PARAMETERS[name][0]
-        ax.set(title=name, xlabel="" if unit == "1" else f"[{unit}]", yticks=[])
+        ax.set(title=f"{name}, n = {len(values)}", xlabel="" if unit == "1" else f"[{unit}]", yticks=[])
+    for ax in axes[:, 0]:
+        ax.set_ylabel("density")
     return fig
 
 
@@ -96,6 +98,8 @@ def distributions(measured: Measured, drawn: Measured) -> Figure:
     for ax, (name, (_, _, unit)) in zip(axes, QUANTITIES.items(), strict=True):
         for of, look in ((measured, {"color": "0.4", "label": "real"}), (drawn, {"color": "C0", "label": "generated"})):
             sns.ecdfplot(quantity(of, name), ax=ax, **look)
-        ax.set(title=f"KS {apart[name]:.2f}", xlabel=name if unit == "1" else f"{name} [{unit}]", ylabel="share")
+        counts = " and ".join(str(len(quantity(of, name))) for of in (measured, drawn))
+        label = name if unit == "1" else f"{name} [{unit}]"
+        ax.set(title=f"KS {apart[name]:.2f}, n = {counts}", xlabel=label, ylabel="share")
     axes[0].legend()
     return fig

@@ -179,7 +179,8 @@ def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
     pandas.DataFrame
         Columns `COLUMNS`.
     """
-    built = gather_claims(path for path in sorted(Path(place).glob("[0-9][0-9]_*/claims.csv")) if path.parent.name != without)
+    files = sorted(Path(place).glob("[0-9][0-9]_*/claims.csv"))  # not those of tables/, which holds them all
+    built = gather_claims(path for path in files if path.parent.name != without)
     known = with_stored(built, tables_dir() / "claims.csv")
     return known[known["notebook"] != without].reset_index(drop=True)
 

@@ -89,7 +89,8 @@ def test_an_arm_looks_the_same_in_every_figure_and_like_no_other():
 
 
 def test_scores_are_grouped_by_shift_beside_published_ones():
-    table = pd.DataFrame({"shift": ["T2", "T1", "T1"], "arm": ["no adaptation", "no adaptation", "FDA"], "n": [3, 5, 4]})
+    arms = ["no adaptation", "no adaptation", "FDA"]
+    table = pd.DataFrame({"shift": ["T2", "T1", "T1"], "arm": arms, "n": [3, 5, 4]})
     table = table.assign(target_miou=[0.6, 0.8, 0.9], target_miou_low=0.5, target_miou_high=0.95)
     _, ax = plt.subplots()
     adaptation_plots.scores(ax, table, {("T1", "no adaptation"): 0.82})
