@@ -100,15 +100,15 @@ class GrainSize:
         return row
 
 
-def grains_from_boundaries(mask: ArrayLike, min_area_px: int = MIN_GRAIN_AREA_PX) -> NDArray[np.int32]:
+def grains_from_boundaries(mask: ArrayLike) -> NDArray[np.int32]:
     """Label the grains of a boundary mask, every boundary pixel given to the nearest grain.
+
+    Islands smaller than `MIN_GRAIN_AREA_PX` are given to their neighbours.
 
     Parameters
     ----------
     mask : (H, W)
         Above 0 is boundary.
-    min_area_px : int
-        Smaller islands are given to their neighbours.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def grains_from_boundaries(mask: ArrayLike, min_area_px: int = MIN_GRAIN_AREA_PX
     Raises
     ------
     GrainSizeError
-        No boundary at all, or no island of `min_area_px`.
+        No boundary at all, or no island of `MIN_GRAIN_AREA_PX`.
     ValueError
         The mask is not (H, W).
     """
@@ -130,20 +130,24 @@ def grains_from_boundaries(mask: ArrayLike, min_area_px: int = MIN_GRAIN_AREA_PX
     # 4-connected, because a slanted boundary one pixel wide is only 8-connected: 8-connected grains would leak through
     # it.
     _, islands, table, _ = cv2.connectedComponentsWithStats((~boundary).view(np.uint8), connectivity=4)
-    kept = table[:, cv2.CC_STAT_AREA] >= min_area_px
+    kept = table[:, cv2.CC_STAT_AREA] >= MIN_GRAIN_AREA_PX
     kept[0] = False  # the boundary itself
     if not kept.any():
         raise GrainSizeError(
-            f"no grain of at least {min_area_px} pixels: {boundary.mean():.0%} of the mask is boundary; "
+            f"no grain of at least {MIN_GRAIN_AREA_PX} pixels: {boundary.mean():.0%} of the mask is boundary; "
             "check that boundary is above 0 and grains are 0"
         )
     return expand_labels((np.cumsum(kept) * kept).astype(np.int32)[islands], np.inf)
 
 
 def _intersections(labels: NDArray[np.int32]) -> tuple[float, float]:
-    """Return the intersections of all rows and columns with boundaries, and the length of those test lines [px]."""
+    """Return the intersections of all rows and columns with boundaries, and the length of those test lines [px].
+
+    Lines run from the first to the last pixel centre: W pixels have W - 1 steps in which a boundary can be met.
+    """
     count = np.count_nonzero(labels[:, 1:] != labels[:, :-1]) + np.count_nonzero(labels[1:] != labels[:-1])
-    return float(count), 2.0 * labels.size
+    rows, columns = labels.shape
+    return float(count), float(rows * (columns - 1) + (rows - 1) * columns)
 
 
 def _whole_grains(labels: NDArray[np.int32]) -> tuple[float, float]:
@@ -212,7 +216,8 @@ def intercept(labels: ArrayLike, pixel_size_um: float | None = None, level: floa
 def planimetric(labels: ArrayLike, pixel_size_um: float | None = None, level: float = 0.95) -> GrainSize:
     """Count grains per area by Jeffries' procedure with the rectangle rule (ASTM E112-13, section 11).
 
-    The frame is the whole image.  A grain that the frame cuts into several parts counts once for each.
+    The frame is the whole image.  A grain that it cuts into several parts counts once for each in labels made from
+    boundaries, which name parts apart; an id that labels give to several parts counts once.
 
     Parameters and errors as `intercept`.
     """

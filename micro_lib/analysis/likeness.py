@@ -62,11 +62,13 @@ def copy_distance(images: Sequence[ArrayLike], micrographs: Sequence[ArrayLike])
     Raises
     ------
     ValueError
-        Without micrographs, or with one too small.
+        If images differ in size, without micrographs, or with one too small.
     """
     if not len(images):
         return np.empty(0)
-    shape = np.shape(images[0])
+    if len(shapes := {np.shape(image) for image in images}) > 1:
+        raise ValueError(f"images must have one size, found {sorted(shapes)}")
+    (shape,) = shapes
     if not len(micrographs) or min(min(np.shape(one)) for one in micrographs) < max(shape):
         raise ValueError(f"windows of {shape} px need one micrograph or more, of at least that size in both directions")
     side = fft.next_fast_len(max(max(np.shape(one)) for one in micrographs), real=True)

@@ -262,23 +262,20 @@ def mean_intercept_px(boundary: ArrayLike) -> float:
     return _skeleton_intercept_px(_skeleton(boundary))
 
 
-def score_boundaries(true_mask: ArrayLike, pred_mask: ArrayLike, pixel_size_um: float | None = None) -> dict[str, Any]:
+def score_boundaries(true_mask: ArrayLike, pred_mask: ArrayLike) -> dict[str, Any]:
     """Score one predicted grain-boundary mask against the true one.
 
     Parameters
     ----------
     true_mask, pred_mask : (H, W)
         Above 0 is boundary.
-    pixel_size_um : float, optional
-        Adds the mean intercepts in um.
 
     Returns
     -------
     dict
         ``error`` pixel error; ``miou``, ``iou_boundary`` at native width; ``miou_5px`` with both skeletons redrawn 5 px
         wide; ``bf1_8px``, ``bf1_3px`` skeleton boundary F1; ``intercept_px_true``, ``intercept_px_pred`` mean
-        intercepts, ``intercept_rel_err`` = ``|pred / true - 1|``; with a pixel size ``intercept_um_true``,
-        ``intercept_um_pred``.
+        intercepts, ``intercept_rel_err`` = ``|pred / true - 1|``.
         A prediction without boundary: ``iou_boundary`` and F1 are 0 and the relative error is finite and large.
         Neither mask with a boundary: ``iou_boundary`` is NaN, its class excluded from ``miou``.
 
@@ -298,6 +295,4 @@ def score_boundaries(true_mask: ArrayLike, pred_mask: ArrayLike, pixel_size_um: 
     row["intercept_rel_err"] = abs(intercepts["pred"] / intercepts["true"] - 1)
     row |= {f"intercept_px_{which}": length for which, length in intercepts.items()}
     row["miou_5px"] = float(mean_iou(same_width))
-    if pixel_size_um is not None:
-        row |= {f"intercept_um_{which}": length * pixel_size_um for which, length in intercepts.items()}
     return row

@@ -208,9 +208,12 @@ def compare_sets(
         The statistics ``mean`` and ``variance`` are over whole particles for diameter and over whole runs for chord,
         both corrected for the border (`particles`, `chords`), over pixels for grey, and over images for fraction,
         density (particles per area), grey spread (standard deviation of an image) and fine texture (the same of what a
-        blur of 1 px takes away). ``distance`` is the Wasserstein distance of two distributions, for ``two-point`` the
-        largest difference of the curves up to `REACH_PX`; there ``real`` is how far resamples of the real set lie from
-        it, by the median and the interval: a generated set within that interval is no further off than chance.
+        blur of 1 px takes away). Variances are those of the set at hand, divided by its number: over n images they are
+        (n - 1) / n of what the material's is expected to be, and less where images share a specimen. So with few real
+        images against many generated ones ``ratio`` is too large, by n / (n - 1) or more. ``distance`` is the
+        Wasserstein distance of two distributions, for ``two-point`` the largest difference of the curves up to
+        `REACH_PX`; there ``real`` is how far resamples of the real set lie from it, by the median and the interval: a
+        generated set within that interval is no further off than chance.
 
         NaN where nothing can be told: without the class, and intervals without a second unit.
 

@@ -290,28 +290,35 @@ def label_equivalent(scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike) ->
     (...) float
         Within the budgets: the smallest where it is enough, the largest where no number reaches the score, so that more
         may be needed.
+
+    Raises
+    ------
+    ValueError
+        Fewer than two budgets, not as many scores alone as budgets, values that are not finite, budgets that fall or
+        are not above 0.
     """
+    alone, budgets = _sample(alone, "alone"), _sample(budgets, "budgets")
+    if len(alone) != len(budgets):
+        raise ValueError(f"{len(alone)} scores alone for {len(budgets)} budgets: lengths differ")
+    if budgets[0] <= 0 or (np.diff(budgets) < 0).any():
+        raise ValueError(f"budgets must be above 0 and rise, found {budgets.tolist()}")
+    if not np.isfinite(scores).all():
+        raise ValueError("scores: some are NaN or infinite; drop them knowingly")
     rising = np.maximum.accumulate(alone)
     first = np.concatenate([[True], np.diff(rising) > 0])  # of budgets with the same score the smallest counts
-    logs = np.log(np.asarray(budgets, float))
+    logs = np.log(budgets)
     return np.exp(np.interp(scores, rising[first], logs[first], right=logs[-1]))
 
 
 def bootstrap_label_equivalent(
-    scores: ArrayLike,
-    alone: ArrayLike,
-    budgets: ArrayLike,
-    *,
-    rng: np.random.Generator,
-    n_boot: int = 2000,
-    level: float = 0.95,
+    scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike, *, rng: np.random.Generator, n_boot: int = 2000
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return `label_equivalent` of mean scores with percentile intervals from drawing paired units anew.
+    """Return `label_equivalent` of mean scores with 95 % percentile intervals from drawing paired units anew.
 
     Parameters
     ----------
     scores : (units, K) float
-        Scores of the units (runs, generators) in K cases.
+        Scores of at least two units (runs, generators) in K cases.
     alone : (units, budgets) float
         Scores of the same units on labels alone.
     budgets
@@ -319,15 +326,20 @@ def bootstrap_label_equivalent(
     rng : numpy.random.Generator
     n_boot : int
         Number of resamples.
-    level : float
-        Of the intervals.
 
     Returns
     -------
     estimate, low, high : (K,) float
+
+    Raises
+    ------
+    ValueError
+        Fewer than two units, or not the same number of them in both; otherwise as `label_equivalent`.
     """
     scores, alone = np.asarray(scores, float), np.asarray(alone, float)
+    if scores.ndim != 2 or alone.ndim != 2 or len(scores) != len(alone) or len(scores) < 2:
+        raise ValueError(f"scores and alone need the same units, 2 or more, as rows: {scores.shape} and {alone.shape}")
     drawn = rng.integers(len(scores), size=(n_boot, len(scores)))
     sampled = [label_equivalent(scores[units].mean(0), alone[units].mean(0), budgets) for units in drawn]
-    low, high = np.quantile(sampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
     return label_equivalent(scores.mean(0), alone.mean(0), budgets), low, high

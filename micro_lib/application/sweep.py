@@ -248,7 +248,7 @@ def _collect(folder: Path, record: Mapping, table: str | Path) -> bool:
     if not (place / "done.json").is_file():
         return False
     if (place / "images.csv").is_file():
-        images = read_table(place / "images.csv")
+        images = read_table(place / "images.csv", text=["name"])
         named = pd.DataFrame([{name: record[name] for name in KEYS}]).merge(images, how="cross")
         merge_rows(images_table(table), named, (*KEYS, "split", "name"))
     merge_rows(table, pd.DataFrame([read_json(place / "done.json")]), KEYS)  # last: a stored row means all is stored

@@ -113,9 +113,13 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
         df.to_csv(temporary, index=False, lineterminator="\n")
 
 
-def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV table written by `write_table`; only empty cells count as missing."""
-    return pd.read_csv(path, keep_default_na=False, na_values=[""])
+def read_table(path: str | Path, text: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a CSV table written by `write_table`; only empty cells count as missing.
+
+    Columns named in `text` are read as they are written: ``001`` stays so, and an empty cell is the empty text.
+    """
+    table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
+    return table.fillna(dict.fromkeys(text, "")) if text else table
 
 
 def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
@@ -130,12 +134,13 @@ def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.
     rows : pandas.DataFrame
         New rows; of rows with equal keys the last one counts. New columns are appended to the table's.
     keys : sequence of str
-        Columns that name a row.
+        Columns that name a row. They count as the text that a CSV cell holds, so 1 and ``"1"`` are one key, a missing
+        one and ``""`` too, but ``"001"`` is another.
 
     Returns
     -------
     pandas.DataFrame
-        The whole table as it is now stored.
+        The whole table as it is now stored, its keys as text.
 
     Raises
     ------
@@ -145,17 +150,23 @@ def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.
     path, keys = Path(path), list(keys)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / f".{path.name}.lock"):
-        tables = [read_table(path), rows] if path.is_file() else [rows]
+        tables = [read_table(path, text=keys), rows] if path.is_file() else [rows]
         for table, name in zip(tables[::-1], ("the new rows", str(path)), strict=False):
             if missing := [key for key in keys if key not in table.columns]:
                 raise ValueError(f"{name} lack the key column(s) {missing}; found {list(table.columns)}")
+        tables = [table.assign(**{key: _cells(table[key]) for key in keys}) for table in tables]
         merged = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
-        # As text, since 1 and "1" are the same key once read back from CSV. A replaced row keeps its place.
-        merged.index = pd.Index(["\x1f".join(map(str, key)) for key in merged[keys].itertuples(index=False)])
+        # A replaced row keeps its place.
+        merged.index = pd.Index(["\x1f".join(key) for key in merged[keys].itertuples(index=False)])
         places = merged.index.unique()
         merged = merged[~merged.index.duplicated(keep="last")].loc[places].reset_index(drop=True)
         write_table(merged, path)
     return merged
+
+
+def _cells(column: pd.Series) -> list[str]:
+    """Return the text of a column's cells in a CSV file."""
+    return ["" if missing else str(value) for value, missing in zip(column, column.isna(), strict=True)]
 
 
 def versions() -> str:

@@ -97,15 +97,15 @@ class Bend(v2.Transform):
 
     Parameters
     ----------
-    nodes : int
-        Along each side.
     share : float
         Standard deviation of a node's shift in either direction, of the side.
     """
 
-    def __init__(self, nodes: int = 5, share: float = 0.02):
+    nodes = 5  # along each side
+
+    def __init__(self, share: float = 0.02):
         super().__init__()
-        self.nodes, self.share = nodes, share
+        self.share = share
 
     def make_params(self, flat_inputs):
         """Draw the shifts (1, H, W, 2), in units of half the side."""
@@ -189,7 +189,8 @@ def as_published(px: int) -> v2.Transform:
 
     Its defaults: left-right flips, symmetric warp of 0.2, rotation by up to 10 degrees and zoom of up to 1.1, each but
     the flip with probability 0.75; Trampert et al. 2021, section 3.2.1, adds stretching and squishing.
-    DEVIATION: the warp is torchvision's perspective of the same size, and corners are mirrored by padding beforehand.
+    DEVIATION: the warp is torchvision's perspective of the same size, and corners are mirrored by padding beforehand;
+    what `micro_lib.data.tiles.MODES` adds to it changes tone and grain too.
 
     Parameters
     ----------
@@ -210,7 +211,12 @@ def as_published(px: int) -> v2.Transform:
 
 
 def point_operations() -> v2.Transform:
-    """Return random changes of grey values (0 to 1) that depend on the value alone."""
+    """Return random changes of grey values (0 to 1) that depend on the value alone.
+
+    Brightness and contrast alone are straight lines, which `tone_table` takes out again. What remains of them is what
+    they clip to black or white, and the part of the following power's curve that contrast (about the middle grey)
+    stretches the values over: after standardising, gamma is the change of tone.
+    """
     return v2.Compose([v2.ColorJitter(brightness=0.2, contrast=0.25), RandomGamma(1.5)])
 
 

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import Dataset
 
 from micro_lib.core.seeds import stream
+from micro_lib.data.files import to_uint8
 from micro_lib.data.records import Record
-from micro_lib.data.tiles import to_uint8
 
 # Ranges of the random changes: Trampert et al. 2021 name zoom, rotation and lighting without numbers.
 ZOOM = (0.9, 1.2)  # at 1.2 the inner 107 of 128 px remain, and a tile's crack lies in the inner 96

@@ -12,6 +12,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from micro_lib.core.network import await_answer
+from micro_lib.core.progress import progress
 from micro_lib.core.runs import read_table, write_table
 from micro_lib.data.conversion import convert, is_whole
 from micro_lib.data.sources import DataUnavailable
@@ -100,7 +101,7 @@ def _download(name: str, rows: list[dict], folder: Path, base_url: str) -> list[
         except OSError as error:
             raise DataUnavailable(_complaint(name, str(error), folder)) from error
     total = sum(row["bytes"] for row in todo)
-    with tqdm(total=total, unit="B", unit_scale=True, desc=f"downloading {name}", disable=not todo, delay=1) as bar:
+    with progress(total=total, unit="B", unit_scale=True, desc=f"downloading {name}", disable=not todo, delay=1) as bar:
         try:
             return [Path(store.fetch(path, downloader=_Downloader(name, bar, folder))) for path in paths]
         except ValueError as error:  # pooch's word for a wrong hash, after the retries

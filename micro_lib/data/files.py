@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import tifffile
 from PIL import Image as PillowImage
-from tqdm.auto import tqdm
 
 from micro_lib.core.labels import ClassMap, MaskError
+from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path
 from micro_lib.data.formats import FORMAT, SUFFIXES, MicrographError, Raw, read_pixel_size, read_raw
 from micro_lib.data.manifest import MANIFEST, inspected
@@ -153,7 +153,7 @@ def info_bar_rows(pixels: np.ndarray) -> int:
     int
         0 if there is none; at most 30 % of the height.
     """
-    grey = _to_uint8(pixels)
+    grey = to_uint8(pixels)
     height, width = grey.shape
     counts = np.bincount((np.arange(height)[:, None] * 256 + grey).ravel(), minlength=height * 256)
     # Exactly one level, since bars are drawn: even after JPEG it holds 0.3 of a row of text and nearly all of others.
@@ -177,11 +177,24 @@ def _trailing_run(flat: np.ndarray, shortest: int, longest: int) -> int:
     return 0
 
 
-def _to_uint8(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    low, high = float(pixels.min()), float(pixels.max())
-    return ((pixels.astype(np.float32) - low) * (255 / max(high - low, 1e-12))).round().astype(np.uint8)
+def to_uint8(image: np.ndarray) -> np.ndarray:
+    """Return an image in 8 bits: uint8 as it is, uint16 and floats stretched to the full range.
+
+    A 12-bit camera fills a sixteenth of uint16, so the upper byte alone would leave 16 of its grey levels.
+
+    Raises
+    ------
+    ValueError
+        If the image is neither uint8, uint16 nor finite floats.
+    """
+    if image.dtype == np.uint8:
+        return image
+    if image.dtype == np.uint16:
+        image = image.astype(np.float32)
+    if image.dtype.kind != "f" or not np.isfinite(image).all():
+        raise ValueError(f"a micrograph is uint8, uint16 or finite floats; found {image.dtype}")
+    low, high = float(image.min()), float(image.max())
+    return np.round((image - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
 def _grey(path: Path, raw: Raw) -> np.ndarray:
@@ -323,6 +336,10 @@ def check(folder: str | Path, class_map: ClassMap | None = None) -> pd.DataFrame
     if (folder / "masks").is_dir():
         findings.check_pairs(images, masks)
         findings.check_masks(masks, shapes, class_map)
+    elif class_map:  # whoever names classes has masks, perhaps in a folder of another name
+        others = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != "images")
+        found = f"no masks folder, but {', '.join(others)}" if others else "no masks folder"
+        findings.add("error", folder, found, "masks/ for labelled data", "Put the masks there, named as their images.")
     elif has_images:
         findings.add("info", folder, "no masks folder", "masks/ for labelled data", "Nothing to do to segment only.")
     table = pd.DataFrame(findings.rows, columns=list(COLUMNS))
@@ -393,7 +410,7 @@ class _Findings:
         Those `scaled` by a manifest need no scale in their tags.
         """
         shapes, depths, unscaled = {}, {}, []
-        for stem, file in tqdm(images.items(), desc="reading images", unit="image", delay=2, leave=False):
+        for stem, file in progress(images.items(), desc="reading images", unit="image", delay=2):
             try:
                 image = read_micrograph(file)
                 bar = info_bar_rows(image.pixels)
@@ -436,7 +453,7 @@ class _Findings:
     def check_masks(self, masks: dict[str, Path], shapes: dict, class_map: ClassMap | None) -> None:
         """Read every mask; report sizes, unknown values and classes that occur nowhere."""
         present: set[int] = set()
-        for stem, file in tqdm(masks.items(), desc="reading masks", unit="mask", delay=2, leave=False):
+        for stem, file in progress(masks.items(), desc="reading masks", unit="mask", delay=2):
             try:
                 shape, ids = self._one_mask(file, class_map)
             except MicrographError as error:

@@ -11,6 +11,7 @@ import pandas as pd
 import pooch
 
 from micro_lib.core import profiles
+from micro_lib.core.checks import one_of
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.downloads import REGISTRY, fetch
 from micro_lib.data.files import read_mask, read_micrograph
@@ -106,25 +107,16 @@ def pack(
 
 
 def _checked(name: str, data: str, split: str, masks: str) -> Source:
-    if name not in SOURCES:
-        raise ValueError(f"no pack {name!r}; there are {', '.join(sorted(SOURCES))}")
+    one_of("pack", name, SOURCES)
     source = SOURCES[name]
-    if data not in DATA:
-        raise ValueError(f"DATA is {data!r}; expected one of {', '.join(DATA)}")
-    if split not in ("all", *source.splits):
-        raise ValueError(f"pack {name!r} has no split {split!r}; it has {', '.join(('all', *source.splits))}")
-    if masks not in source.class_maps:
-        raise ValueError(f"pack {name!r} has no {masks!r}; it has {', '.join(source.class_maps)}")
+    one_of("DATA", data, DATA)
+    one_of(f"split of pack {name!r}", split, ("all", *source.splits))
+    one_of(f"folder of masks of pack {name!r}", masks, source.class_maps)
     return source
 
 
-def available(cache: str | Path = "") -> pd.DataFrame:
+def available() -> pd.DataFrame:
     """Return where each pack would be taken from now, without reading or downloading anything.
-
-    Parameters
-    ----------
-    cache : str or pathlib.Path
-        As for `pack`.
 
     Returns
     -------
@@ -133,26 +125,20 @@ def available(cache: str | Path = "") -> pd.DataFrame:
     """
     given, rows = os.environ.get("MICRO_DATA", ""), []
     for name, source in SOURCES.items():
-        folder = located(name, cache)
+        folder = located(name)
         place = "$MICRO_DATA" if given and folder and folder.parent == Path(given) else "download cache"
         otherwise = "get it by hand, see its card" if source.by_hand else "downloaded when asked for"
         rows.append({"pack": name, "found": place if folder else "", "otherwise": "" if folder else otherwise})
     return pd.DataFrame(rows)
 
 
-def located(name: str, cache: str | Path = "") -> Path | None:
-    """Return the folder that a pack would be read from now, None if it would have to be downloaded or got by hand.
-
-    Parameters
-    ----------
-    name, cache
-        As for `pack`.
-    """
+def located(name: str) -> Path | None:
+    """Return the folder that a pack would be read from now, None if it would have to be downloaded or got by hand."""
     if (folder := _given(name)) or SOURCES[name].by_hand:
         return folder
     if name == "ebc_crack_tiles":
-        return located("nasa_ebc", cache)
-    folder = Path(cache or pooch.os_cache("micro_lib")) / name
+        return located("nasa_ebc")
+    folder = Path(pooch.os_cache("micro_lib")) / name
     return folder if (folder / MANIFEST).is_file() else None
 
 

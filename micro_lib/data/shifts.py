@@ -12,10 +12,11 @@ import numpy as np
 from micro_lib.core.checks import one_of
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.progress import progress
+from micro_lib.data.files import to_uint8
 from micro_lib.data.framing import like_electron_micrograph
 from micro_lib.data.packs import DataUnavailable, Pack, pack
 from micro_lib.data.records import Record
-from micro_lib.data.tiles import Labelled, to_uint8
+from micro_lib.data.tiles import Labelled
 
 # The test micrographs common to T3 and its variant lie at 40 %, "the average between the training phase fractions"
 # (Goetz et al. 2022, section 4.3), of which T3's is 53 %.

@@ -11,11 +11,16 @@ from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from micro_lib.core.checks import one_of
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data import augment
+from micro_lib.data.files import to_uint8
 
 # Name: geometry, and whether tone and grain of the picture change too. The last three are those of Goetz et al. 2022.
+# DEVIATION: "resize", the augmentation of Trampert et al. 2021, has gamma, blur and white noise here as well, which
+# neither they nor fastai's get_transforms() name; of the latter's brightness and contrast standardising leaves little,
+# see `augment.point_operations`.
 MODES = {
     "crop": (augment.light, True),
     "resize": (augment.as_published, True),
@@ -82,24 +87,6 @@ def reduced(micrograph: Labelled, scale: float) -> Labelled:
     image = cv2.resize(micrograph.image, size, interpolation=cv2.INTER_AREA)
     share = cv2.resize(micrograph.mask.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     return Labelled(image, (share >= 0.5).astype(np.uint8))
-
-
-def to_uint8(image: np.ndarray) -> np.ndarray:
-    """Return an image in 8 bits for training: uint16 loses its lower byte, floats are stretched to the full range.
-
-    Raises
-    ------
-    ValueError
-        If the image is neither an unsigned integer nor finite floats.
-    """
-    if image.dtype == np.uint8:
-        return image
-    if image.dtype == np.uint16:
-        return (image >> 8).astype(np.uint8)
-    if image.dtype.kind != "f" or not np.isfinite(image).all():
-        raise ValueError(f"training images are uint8, uint16 or finite floats; found {image.dtype}")
-    low, high = float(image.min()), float(image.max())
-    return np.round((image - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
 class Tiles(Dataset):
@@ -203,8 +190,7 @@ class EpochSampler(Sampler):
 
 
 def _check(micrographs: Sequence[Labelled], mode: str) -> None:
-    if mode not in MODES:
-        raise ValueError(f"mode is {mode!r}; the modes are {', '.join(MODES)}")
+    one_of("mode", mode, MODES)
     if len(micrographs) == 0:
         raise ValueError("no micrographs to cut tiles from; give at least one")
 

@@ -108,7 +108,7 @@ class JointGenerator(nn.Module):
         n : int
             Number of pairs.
         seed : int
-            Decides all of them; those of a smaller n are not those of a larger one.
+            Decides all of them. A smaller n gives others, but for whole batches of a prior without conditions.
         shape_px : (int, int), optional
             Height and width, multiples of the VQ-VAE's `down`; the crops' side by default.
         fractions : sequence of float, optional

@@ -37,8 +37,6 @@ class Card(carded.ClassCard):
         Plain values: training data, profile, seed, steps.
     scores : mapping of str to float
         Measured scores, each name telling on what.
-    input_scaling : str
-        How images enter the network.
     working_scale : float
         Magnification between a micrograph and what the network sees; half the pixels make boundaries thin, fine
         texture vanish and everything four times faster.
@@ -52,7 +50,6 @@ class Card(carded.ClassCard):
     grain_px: tuple[float, float]
     training: Mapping = field(default_factory=dict)
     scores: Mapping[str, float] = field(default_factory=dict)
-    input_scaling: str = "mean 0 and standard deviation 1 over the whole micrograph"
     working_scale: float = 1.0
     line_px: int = 0
 
@@ -77,8 +74,9 @@ class Segmenter:
     def predict(self, pixels: np.ndarray, scale: float = 1.0) -> np.ndarray:
         """Return the probability of every class in every pixel.
 
-        Tiles with mirrored surroundings overlap and are blended by Gaussian weights, so no seams show; for a network
-        that looks no further than `MARGIN_PX` the result is that of the whole image at once.
+        The network sees the micrograph at its working scale with mean 0 and standard deviation 1. Tiles with mirrored
+        surroundings overlap and are blended by Gaussian weights, so no seams show; for a network that looks no further
+        than `MARGIN_PX` the result is that of the whole image at once.
 
         Parameters
         ----------
@@ -107,10 +105,12 @@ class Segmenter:
         if scale == 1:
             return self._whole(image)
         height, width = image.shape
-        # Averaging over the area when shrinking keeps thin boundaries.
+        # Averaging over the area when shrinking keeps thin boundaries. It takes contrast away, so what the network sees
+        # is standardised behind it, as training tiles are.
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        resized = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
-        back = cv2.resize(self._whole(resized), (width, height), interpolation=cv2.INTER_LINEAR)
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        resized = cv2.resize(np.asarray(pixels, np.float64), size, interpolation=way)
+        back = cv2.resize(self._whole(standardise(resized)), (width, height), interpolation=cv2.INTER_LINEAR)
         return back / back.sum(-1, keepdims=True)
 
     def segment(self, pixels: np.ndarray, scale: float = 1.0, line_px: int = 0) -> np.ndarray:

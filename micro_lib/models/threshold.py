@@ -32,12 +32,15 @@ class Threshold:
         """Return the boundary mask (H, W) uint8, 1 on the boundary, of a grey image (H, W) uint8, uint16 or float32.
 
         A flat image has no boundary.  The threshold is Otsu's (1979), taken from the blurred image in the depth it
-        comes in.
+        comes in; the level at the threshold is dark.
         """
         if pixels.ndim != 2:
             raise ValueError(f"thresholding takes one grey image (H, W), found shape {pixels.shape}")
         blurred = cv2.GaussianBlur(pixels, (0, 0), self.sigma_px) if self.sigma_px else pixels
-        dark = (blurred < threshold_otsu(blurred)).astype(np.uint8)
+        low, high = float(blurred.min()), float(blurred.max())
+        if high - low <= 1e-6 * max(abs(low), abs(high)):  # of a constant image, but for the rounding of floats
+            return np.zeros(pixels.shape, np.uint8)
+        dark = (blurred <= threshold_otsu(blurred)).astype(np.uint8)
         if self.closing_px:
             disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (self.closing_px, self.closing_px))
             dark = cv2.morphologyEx(dark, cv2.MORPH_CLOSE, disc)

@@ -17,7 +17,7 @@ from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from torch import nn
 
-from micro_lib.core.checks import one_of
+from micro_lib.core.checks import number, one_of
 from micro_lib.core.network import await_answer
 from micro_lib.models import encoders
 
@@ -39,7 +39,9 @@ class WeightsUnavailable(RuntimeError):
     """Pre-trained weights were asked for by name and cannot be had here."""
 
 
-def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", decoder_norm: str = "none") -> nn.Module:
+def build(
+    architecture: str, n_classes: int = 2, weights: str | Path = "imagenet", decoder_norm: str = "none"
+) -> nn.Module:
     """Return a U-Net for single-channel images.
 
     Parameters
@@ -49,7 +51,7 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
         ``"dynamic_resnet18"`` or ``"dynamic_resnet50"`` (fastai DynamicUnet).
     n_classes : int
         Number of classes, at least 2.
-    weights : str
+    weights : str or pathlib.Path
         Of the encoder: ``"imagenet"``, ``"random"``, or the path of a file that `micro_lib.models.encoders.save` wrote
         for this architecture. The decoder is random (torch's default generator).
     decoder_norm : str
@@ -66,15 +68,17 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     Raises
     ------
     ValueError
-        If a name is unknown.
+        If a name is unknown, there are fewer than two classes, or an architecture has no such normalisation.
     WeightsUnavailable
         If the ImageNet weights cannot be had; never random ones in their place.
     FileNotFoundError, CardError
         If the file is not there, or not an encoder of this architecture.
     """
     one_of("architecture", architecture, ARCHITECTURES)
-    one_of("decoder_norm", decoder_norm, DECODER_NORMS)
+    one_of("decoder_norm", decoder_norm, DECODER_NORMS if architecture.startswith("dynamic") else ("none",))
+    number("n_classes", n_classes, 2, whole=True)
     check_weights(weights)
+    weights = str(weights)
     path = weights if weights.endswith(encoders.SUFFIX) else ""
     network = ARCHITECTURES[architecture](n_classes, weights == "imagenet", DECODER_NORMS[decoder_norm])
     if path:
@@ -82,9 +86,9 @@ def build(architecture: str, n_classes: int = 2, weights: str = "imagenet", deco
     return network
 
 
-def check_weights(weights: str) -> None:
+def check_weights(weights: str | Path) -> None:
     """Raise ValueError unless weights are named, or the path of a file, as `build` takes them."""
-    if not str(weights).endswith(encoders.SUFFIX) and weights not in NAMED_WEIGHTS:
+    if not str(weights).endswith(encoders.SUFFIX) and str(weights) not in NAMED_WEIGHTS:
         known = f"{', '.join(NAMED_WEIGHTS)}, or the path of a {encoders.SUFFIX} file"
         raise ValueError(f"weights is {weights!r}; there are {known}")
 

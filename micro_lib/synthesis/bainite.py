@@ -6,9 +6,9 @@ a nital etch in the light microscope (T3), with the pixel sizes, counts and phas
 section 2.2 says of the etching. Everything else about the structure is ours.
 
 How far apart they lie was set before anything was adapted to T1, T2 or T3: a light U-Net (lite0, tiles of 128 px at
-half scale, 500 steps on the source of fold 0) has a mean IoU of 0.95 on the source, 0.94 on T1, 0.60 on T2 and 0.58 on
-T3; with the extended augmentation and 800 steps 0.75 on T2 and 0.60 on T3. Trained on target labels it has 0.91 on T2
-and 0.85 on T3.
+0.111 um a pixel, half the scale of `core.profiles`, 500 steps on the source of fold 0) has a mean IoU of 0.95 on the
+source, 0.94 on T1, 0.60 on T2 and 0.58 on T3; with the extended augmentation and 800 steps 0.75 on T2 and 0.60 on T3.
+Trained on target labels it has 0.91 on T2 and 0.85 on T3.
 
 A row holds the structure (fields, cells, laths, islands), which alone decides the mask, and the preparation, which
 alone decides how it looks.
@@ -23,7 +23,7 @@ from scipy.stats import qmc
 from micro_lib.core.checks import one_of
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.synthesis import imaging
+from micro_lib.synthesis import imaging, presets
 from micro_lib.synthesis.bainite_drawing import (
     add_artefacts,
     draw_cells,
@@ -34,7 +34,7 @@ from micro_lib.synthesis.bainite_drawing import (
     scatter_islands,
 )
 from micro_lib.synthesis.distributions import Integers, between
-from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
+from micro_lib.synthesis.limits import AMOUNT, ANGLE_DEG, POSITIVE, SHARE, SIDE_PX, SIGNED, check_row, divided
 from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 
 LATH_BAINITE = ClassMap("lath_bainite", ("ferrite", "lath bainite"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
@@ -64,67 +64,76 @@ PIXEL_SIZE_UM = {"source": 0.0277, "T1": 0.0277, "T2": 0.0277, "development": 0.
 FIELD_UM = (1433 * 0.0277, 2048 * 0.0277)  # down, across
 
 
-# name: (unit, value that switches the feature off, meaning)
-STRUCTURE = {
-    "height_px": ("px", 512, "height of the image"),
-    "width_px": ("px", 512, "width of the image"),
-    "pixel_size_um": ("um", 0.0277, "edge of a pixel"),
-    "lath_fraction": ("1", 0.53, "share of the area that is lath bainite, met as closely as whole cells allow"),
-    "cell_um": ("um", 5.0, "diameter of the circle with the area of a mean ferrite grain or packet of laths"),
-    "colony_um": ("um", 10.0, "size of the regions of one phase"),
-    "lloyd_steps": ("1", 1, "centroidal relaxations of the cells' random seeds"),
-    "size_spread": ("1", 0.0, "spread of the log of the local cell diameter"),
-    "elongation": ("1", 1.0, "length over width of a mean cell"),
-    "elongation_deg": ("deg", 0.0, "direction of elongation from the x axis"),
-    "bend": ("1", 0.0, "displacement of a boundary segment's control points over its length"),
-    "lath_um": ("um", 0.5, "mean width of a lath"),
-    "lath_spread": ("1", 0.4, "spread of that width over its mean, > 0"),
-    "film_um": ("um", 1.5, "mean length of a carbide film"),
-    "film_share": ("1", 0.5, "share of the lath boundaries taken by films"),
-    "beading": ("1", 0.0, "spread of the log of a film's width along it"),
-    "waviness_um": ("um", 0.0, "standard deviation of a lath boundary's place"),
-    "curvature_um": ("um", 0.0, "how far laths bend over the size of a cell"),
-    "crossing_um": ("um", 1.5, "distance of the sub-grain boundaries across a lath"),
-    "islands_per_100um2": ("1/100 um^2", 0.0, "islands of martensite-austenite and carbon-rich grains in ferrite"),
-    "island_um": ("um", 0.25, "radius of a median island"),
-    "island_spread": ("1", 0.5, "spread of the log of that radius"),
-    "island_at_boundary": ("1", 0.5, "share of the islands that lie on a boundary"),
+# name: (unit, value that switches the feature off, limits, meaning)
+_STRUCTURE = {
+    "height_px": ("px", 512, SIDE_PX, "height of the image"),
+    "width_px": ("px", 512, SIDE_PX, "width of the image"),
+    "pixel_size_um": ("um", 0.0277, POSITIVE, "edge of a pixel"),
+    "lath_fraction": ("1", 0.53, SHARE, "share of the area that is lath bainite, met as closely as whole cells allow"),
+    "cell_um": ("um", 5.0, POSITIVE, "diameter of the circle with the area of a mean ferrite grain or packet of laths"),
+    "colony_um": ("um", 10.0, POSITIVE, "size of the regions of one phase"),
+    "lloyd_steps": ("1", 1, (0, 1000), "centroidal relaxations of the cells' random seeds"),
+    "size_spread": ("1", 0.0, AMOUNT, "spread of the log of the local cell diameter"),
+    "elongation": ("1", 1.0, (1, 20), "length over width of a mean cell"),
+    "elongation_deg": ("deg", 0.0, ANGLE_DEG, "direction of elongation from the x axis"),
+    "bend": ("1", 0.0, SHARE, "displacement of a boundary segment's control points over its length"),
+    "lath_um": ("um", 0.5, POSITIVE, "mean width of a lath"),
+    "lath_spread": ("1", 0.4, (0.01, 10), "spread of that width over its mean, > 0"),
+    "film_um": ("um", 1.5, POSITIVE, "mean length of a carbide film"),
+    "film_share": ("1", 0.5, (0.001, 0.999), "share of the lath boundaries taken by films"),
+    "beading": ("1", 0.0, AMOUNT, "spread of the log of a film's width along it"),
+    "waviness_um": ("um", 0.0, AMOUNT, "standard deviation of a lath boundary's place"),
+    "curvature_um": ("um", 0.0, AMOUNT, "how far laths bend over the size of a cell"),
+    "crossing_um": ("um", 1.5, AMOUNT, "distance of the sub-grain boundaries across a lath"),
+    "islands_per_100um2": (
+        "1/100 um^2",
+        0.0,
+        AMOUNT,
+        "islands of martensite-austenite and carbon-rich grains in ferrite",
+    ),
+    "island_um": ("um", 0.25, AMOUNT, "radius of a median island"),
+    "island_spread": ("1", 0.5, AMOUNT, "spread of the log of that radius"),
+    "island_at_boundary": ("1", 0.5, SHARE, "share of the islands that lie on a boundary"),
 }
-PREPARATION = {
-    "matrix_grey": ("1", 0.3, "brightness of ferrite"),
-    "grey_spread": ("1", 0.0, "spread of brightness between cells"),
-    "lath_step": ("1", 0.0, "brightness of the ferrite in packets over that of the grains"),
-    "roughness": ("1", 0.0, "standard deviation of the etched surface's brightness, different for each cell"),
-    "roughness_um": ("um", 0.06, "size of that roughness"),
-    "facet_depth": ("1", 0.0, "shading of the terraces etched into ferrite grains, different for each"),
-    "facet_um": ("um", 0.4, "distance of these terraces"),
-    "relief": ("1", 0.0, "shading of cells and films that stand proud"),
-    "film_width_um": ("um", 0.07, "width of the broadest films"),
-    "film_grey": ("1", 0.8, "brightness of films"),
-    "lost_share": ("1", 0.0, "share of the lath boundaries whose films fell out and left grooves"),
-    "groove_grey": ("1", 0.2, "brightness of these grooves"),
-    "halo": ("1", 0.0, "brightness lost beside films"),
-    "halo_um": ("um", 0.15, "reach of that loss"),
-    "subgrain_um": ("um", 0.04, "width of sub-grain boundaries"),
-    "subgrain_step": ("1", 0.0, "brightness of sub-grain boundaries over their surroundings"),
-    "boundary_um": ("um", 0.08, "width of grain boundaries"),
-    "boundary_grey": ("1", 0.6, "brightness of grain boundaries"),
-    "packet_boundary": ("1", 1.0, "contrast of boundaries between packets over that of grain boundaries"),
-    "fading": ("1", 0.0, "share of the boundaries that cannot be seen"),
-    "island_grey": ("1", 0.5, "brightness of islands"),
-    "island_rim_grey": ("1", 0.8, "brightness of their rims"),
-    "island_rim_um": ("um", 0.06, "width of their rims"),
-    "residues_per_100um2": ("1/100 um^2", 0.0, "specks the etchant left, in both phases"),
-    "residue_um": ("um", 0.1, "radius of a median speck"),
-    "residue_grey": ("1", 0.9, "brightness of specks"),
-    "pits_per_100um2": ("1/100 um^2", 0.0, "etch pits, in both phases"),
-    "pit_um": ("um", 0.12, "radius of a median pit"),
-    "pit_grey": ("1", 0.1, "brightness of pits"),
-    "stain_depth": ("1", 0.0, "depth of cloudy stains"),
-    "blur_um": ("um", 0.0, "width of the Gaussian blur"),
-    **{name: GRAIN_PARAMETERS[name] for name in imaging.MEASUREMENT if name not in ("blur_sigma_px", "inverted")},
+_PREPARATION = {
+    "matrix_grey": ("1", 0.3, SHARE, "brightness of ferrite"),
+    "grey_spread": ("1", 0.0, AMOUNT, "spread of brightness between cells"),
+    "lath_step": ("1", 0.0, SIGNED, "brightness of the ferrite in packets over that of the grains"),
+    "roughness": ("1", 0.0, AMOUNT, "standard deviation of the etched surface's brightness, different for each cell"),
+    "roughness_um": ("um", 0.06, AMOUNT, "size of that roughness"),
+    "facet_depth": ("1", 0.0, AMOUNT, "shading of the terraces etched into ferrite grains, different for each"),
+    "facet_um": ("um", 0.4, POSITIVE, "distance of these terraces"),
+    "relief": ("1", 0.0, AMOUNT, "shading of cells and films that stand proud"),
+    "film_width_um": ("um", 0.07, AMOUNT, "width of the broadest films"),
+    "film_grey": ("1", 0.8, SHARE, "brightness of films"),
+    "lost_share": ("1", 0.0, SHARE, "share of the lath boundaries whose films fell out and left grooves"),
+    "groove_grey": ("1", 0.2, SHARE, "brightness of these grooves"),
+    "halo": ("1", 0.0, AMOUNT, "brightness lost beside films"),
+    "halo_um": ("um", 0.15, AMOUNT, "reach of that loss"),
+    "subgrain_um": ("um", 0.04, AMOUNT, "width of sub-grain boundaries"),
+    "subgrain_step": ("1", 0.0, SIGNED, "brightness of sub-grain boundaries over their surroundings"),
+    "boundary_um": ("um", 0.08, AMOUNT, "width of grain boundaries"),
+    "boundary_grey": ("1", 0.6, SHARE, "brightness of grain boundaries"),
+    "packet_boundary": ("1", 1.0, AMOUNT, "contrast of boundaries between packets over that of grain boundaries"),
+    "fading": ("1", 0.0, SHARE, "share of the boundaries that cannot be seen"),
+    "island_grey": ("1", 0.5, SHARE, "brightness of islands"),
+    "island_rim_grey": ("1", 0.8, SHARE, "brightness of their rims"),
+    "island_rim_um": ("um", 0.06, AMOUNT, "width of their rims"),
+    "residues_per_100um2": ("1/100 um^2", 0.0, AMOUNT, "specks the etchant left, in both phases"),
+    "residue_um": ("um", 0.1, AMOUNT, "radius of a median speck"),
+    "residue_grey": ("1", 0.9, SHARE, "brightness of specks"),
+    "pits_per_100um2": ("1/100 um^2", 0.0, AMOUNT, "etch pits, in both phases"),
+    "pit_um": ("um", 0.12, AMOUNT, "radius of a median pit"),
+    "pit_grey": ("1", 0.1, SHARE, "brightness of pits"),
+    "stain_depth": ("1", 0.0, AMOUNT, "depth of cloudy stains"),
+    "blur_um": ("um", 0.0, AMOUNT, "width of the Gaussian blur"),
 }
+_MEASURED = [name for name in imaging.MEASUREMENT if name not in ("blur_sigma_px", "inverted")]
+STRUCTURE, _STRUCTURE_LIMITS = divided(_STRUCTURE)
+PREPARATION, _PREPARATION_LIMITS = divided(_PREPARATION)
+PREPARATION |= {name: presets.PARAMETERS[name] for name in _MEASURED}
 PARAMETERS = STRUCTURE | PREPARATION
+LIMITS = _STRUCTURE_LIMITS | _PREPARATION_LIMITS | {name: presets.LIMITS[name] for name in _MEASURED}
 
 STEEL = {
     "cell_um": between(5.0, 7.0),
@@ -393,8 +402,14 @@ def render(row: Mapping) -> Micrograph:
     Micrograph
         image (H, W) uint8 or uint16, mask (H, W) uint8 (0 ferrite, 1 lath bainite), labels (H, W) int32 of ferrite
         grains and packets from 1, pixel size in um.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter that is missing or out of range, see `LIMITS`.
     """
     p = plain_row(row)
+    check_row(p, LIMITS)
     parts = ("cells", "laths", "islands", "surface", "boundaries", "artefacts", "imaging")
     rng = {part: stream(int(p["seed"]), part) for part in parts}
     cells = draw_cells(p, rng["cells"])

@@ -87,7 +87,8 @@ def _walk(n: int, mean_px: float, p: Mapping, rng: np.random.Generator) -> np.nd
     bends = np.exp(p["bend_spread"] * rng.standard_normal(n - 1))
     if n > 1:
         bends *= math.radians(p["bend_deg"]) / math.sqrt((bends**2).mean())
-    sides = np.cumprod(np.where(rng.random(n) < p["zigzag"], -1, 1))[: n - 1]
+    changes = rng.random(n) < np.append(0.5, np.full(n - 1, p["zigzag"]))  # the first bend goes to either side
+    sides = np.cumprod(np.where(changes, -1, 1))[: n - 1]
     heading = np.concatenate([[0.0], np.cumsum(bends * sides)])
     steps = lengths[:, None] * np.stack([np.sin(heading), np.cos(heading)], 1)
     return np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])

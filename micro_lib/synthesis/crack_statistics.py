@@ -25,6 +25,7 @@ from scipy.stats import ks_2samp
 from skimage.measure import approximate_polygon, label
 from skimage.morphology import skeletonize
 
+from micro_lib.core.checks import one_of
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis.distributions import Constant, Integers, Kernel, Parameter
@@ -204,7 +205,14 @@ def measure_all(records: Iterable) -> Measured:
 
 
 def quantity(measured: Measured, name: str) -> np.ndarray:
-    """Return all measurements (N,) float64 of one of `QUANTITIES`; those that are missing are left out."""
+    """Return all measurements (N,) float64 of one of `QUANTITIES`; those that are missing are left out.
+
+    Raises
+    ------
+    ValueError
+        Naming the quantities there are.
+    """
+    one_of("quantity", name, QUANTITIES)
     table, column, _ = QUANTITIES[name]
     return getattr(measured, table)[column].dropna().to_numpy(float)
 

@@ -6,7 +6,7 @@ comes from streams named after the part and keyed by the row's seed, so what lie
 """
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -16,47 +16,52 @@ import pandas as pd
 from PIL import Image as PillowImage
 from scipy.stats import loguniform
 
+from micro_lib.core.checks import one_of
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path
 from micro_lib.core.seeds import stream, stream_seed
-from micro_lib.synthesis import imaging
+from micro_lib.synthesis import imaging, presets
 from micro_lib.synthesis.crack_drawing import add_cracks, add_distractors
 from micro_lib.synthesis.crack_statistics import CALIBRATED, TILE_PARAMETERS, Measured, fit, measure_all, per_tile
 from micro_lib.synthesis.distributions import Choice, Constant, Integers, Kernel, between
-from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
+from micro_lib.synthesis.limits import AMOUNT, ANGLE_DEG, POSITIVE, SWITCH, check_row, divided
 from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
-from micro_lib.synthesis.texture import MAX_PATCHES, PATCH_PX, dictionary, texture_pool
+from micro_lib.synthesis.texture import MAX_PATCHES, dictionary, texture_pool
 
 CELL_PX = 32  # side of the cells that tiles are cut into, and of a texture seed
+N_SEEDS = 100  # texture seeds cut out of the tiles without a crack
+CALIBRATION_TILES = 400  # drawn and measured in each round
 GENERATORS = ("paper", "covering")
 
-# name: (unit, value that switches the feature off, meaning)
-PARAMETERS = {
-    "texture": ("1", None, "which texture of the pool lies behind"),
-    "mirrored": ("", False, "the texture is mirrored left to right"),
-    "crack": ("", None, "the tile shows a crack"),
+# name: (unit, value that switches the feature off, limits, meaning)
+_TABLE = {
+    "texture": ("1", None, AMOUNT, "which texture of the pool lies behind"),
+    "mirrored": ("", False, SWITCH, "the texture is mirrored left to right"),
+    "crack": ("", None, SWITCH, "the tile shows a crack"),
     # of the crack, what masks of real ones do not tell
-    "ragged_px": ("px", 0.0, "standard deviation of the fine raggedness of either edge"),
-    "taper_px": ("px", 0.0, "length over which a free end narrows to nothing"),
-    "width_gain": ("1", 1.0, "width of the tile's cracks over what the parameters above say"),
-    "contrast_gain": ("1", 1.0, "contrast of the tile's cracks over what the parameters above say"),
+    "ragged_px": ("px", 0.0, AMOUNT, "standard deviation of the fine raggedness of either edge"),
+    "taper_px": ("px", 0.0, AMOUNT, "length over which a free end narrows to nothing"),
+    "width_gain": ("1", 1.0, POSITIVE, "width of the tile's cracks over what the parameters above say"),
+    "contrast_gain": ("1", 1.0, AMOUNT, "contrast of the tile's cracks over what the parameters above say"),
     # what a classifier confuses with cracks, in tiles of both classes
-    "n_pores": ("1", 0, "single pores"),
-    "n_strings": ("1", 0, "strings of pores"),
-    "pore_px": ("px", 3.0, "radius of a mean pore"),
-    "pore_stretch": ("1", 1.0, "length over width of the most elongated pores"),
-    "pore_contrast": ("1", -0.6, "grey of a pore over that of its surroundings, minus 1"),
-    "layer_contrast": ("1", 0.0, "grey beyond the border of the layer over that within, minus 1"),
-    "layer_at": ("1", 0.8, "distance of the border from the middle of the tile, over half its size"),
-    "layer_deg": ("deg", 0.0, "direction from the middle to the border, 0 straight down"),
-    "layer_waviness_px": ("px", 0.0, "standard deviation of the border's position along it"),
-    "layer_line": ("1", 0.0, "contrast of a line along the border"),
-    "n_scratches": ("1", 0, "straight scratches"),
-    "scratch_contrast": ("1", 0.0, "contrast of the strongest scratches"),
-    # the simulated measurement
-    **{name: GRAIN_PARAMETERS[name] for name in imaging.MEASUREMENT},
+    "n_pores": ("1", 0, AMOUNT, "single pores"),
+    "n_strings": ("1", 0, AMOUNT, "strings of pores"),
+    "pore_px": ("px", 3.0, POSITIVE, "radius of a mean pore"),
+    "pore_stretch": ("1", 1.0, (1, 100), "length over width of the most elongated pores"),
+    "pore_contrast": ("1", -0.6, (-1, 10), "grey of a pore over that of its surroundings, minus 1"),
+    "layer_contrast": ("1", 0.0, (-1, 10), "grey beyond the border of the layer over that within, minus 1"),
+    "layer_at": ("1", 0.8, (-10, 10), "distance of the border from the middle of the tile, over half its size"),
+    "layer_deg": ("deg", 0.0, ANGLE_DEG, "direction from the middle to the border, 0 straight down"),
+    "layer_waviness_px": ("px", 0.0, AMOUNT, "standard deviation of the border's position along it"),
+    "layer_line": ("1", 0.0, (-1, 10), "contrast of a line along the border"),
+    "n_scratches": ("1", 0, AMOUNT, "straight scratches"),
+    "scratch_contrast": ("1", 0.0, (-1, 10), "contrast of the strongest scratches"),
 }
-
+PARAMETERS, LIMITS = divided(_TABLE)
+PARAMETERS |= {name: presets.PARAMETERS[name] for name in imaging.MEASUREMENT}
+LIMITS |= {name: presets.LIMITS[name] for name in imaging.MEASUREMENT}
+LIMITS |= {name: (low, high) for name, (_, low, high, *_) in TILE_PARAMETERS.items()}
 
 PAPER = {
     "mirrored": Choice({False: 1, True: 1}),
@@ -145,8 +150,7 @@ def scenario(fitted: Space, n_textures: int, generator: str = "paper") -> Space:
     ValueError
         If the generator is unknown or there is no texture.
     """
-    if generator not in GENERATORS:
-        raise ValueError(f"no generator {generator!r}; there are {', '.join(GENERATORS)}")
+    one_of("generator", generator, GENERATORS)
     if n_textures < 1:
         raise ValueError(f"{n_textures} textures; a scenario needs at least one")
     given = {"texture": Integers(0, n_textures - 1), **(PAPER if generator == "paper" else COVERING)}
@@ -175,9 +179,10 @@ def render(row: Mapping, textures: np.ndarray) -> Micrograph:
     Raises
     ------
     ValueError
-        If the pool is no stack of uint8 textures or has no such texture.
+        If the pool is no stack of uint8 textures or has no such texture, or a parameter is missing or out of range.
     """
     p = plain_row(row)
+    check_row(p, LIMITS)
     texture = _texture(textures, int(p["texture"]))
     rng = {part: stream(int(p["seed"]), part) for part in ("crack", "others", "surface", "imaging")}
     surface = (texture[:, ::-1] if p["mirrored"] else texture) / np.float32(255)
@@ -189,18 +194,19 @@ def render(row: Mapping, textures: np.ndarray) -> Micrograph:
     return Micrograph(image, (labels > 0).astype(np.uint8), labels, 1.0)
 
 
-def write_tiles(table: pd.DataFrame, render: Callable[[Mapping], Micrograph], folder: str | Path) -> Path:
+def write_tiles(table: pd.DataFrame, textures: np.ndarray, folder: str | Path) -> Path:
     """Write the tiles of a table to a folder, one at a time; a broken run goes on where it stopped.
 
-    The folder holds ``manifest.csv``, the table with a column `name`, and for each row ``images/<name>.png`` and
-    ``masks/<name>.png`` (0 no crack, 255 crack), laid out as real packs are. Every file is whole or absent.
+    The folder is laid out as real packs are: ``manifest.csv``, the table with a column `name`, and for each row
+    ``images/<name>.png`` and ``masks/<name>.png`` (0 no crack, 255 crack). The `specimen` of all tiles is the pool of
+    textures, named by the beginning of its hash. Every file is whole or absent.
 
     Parameters
     ----------
     table : pandas.DataFrame
         Rows of a `scenario`.
-    render : callable
-        From a row to its tile, as `Generator.render`.
+    textures : (N, H, W) uint8
+        The pool that `texture` counts in.
     folder : str or pathlib.Path
         Made when absent.
 
@@ -212,19 +218,20 @@ def write_tiles(table: pd.DataFrame, render: Callable[[Mapping], Micrograph], fo
     Raises
     ------
     ValueError
-        If the folder holds the tiles of another table.
+        If the folder holds the tiles of another table or another pool.
     """
     folder = Path(folder)
     kinds = np.where(table["crack"].astype(bool), "crack", "nocrack")
     names = [f"{kind}_{i:06d}" for i, kind in enumerate(kinds)]
     with io.StringIO(newline="") as text:
-        table.assign(name=names).to_csv(text, index=False, lineterminator="\n")
+        specimen = f"textures {arrays_sha256([textures])[:12]}"
+        table.assign(name=names, specimen=specimen).to_csv(text, index=False, lineterminator="\n")
         manifest = text.getvalue().encode()
     _claim(folder / "manifest.csv", manifest)
     for name, row in progress(zip(names, rows_of(table), strict=True), total=len(table), desc="tiles", unit="tile"):
         paths = [folder / kind / f"{name}.png" for kind in ("images", "masks")]
         if not all(path.is_file() for path in paths):
-            tile = render(row)
+            tile = render(row, textures)
             for path, pixels in zip(paths, (tile.image, tile.mask * np.uint8(255)), strict=True):
                 with atomic_path(path) as temporary:
                     PillowImage.fromarray(pixels).save(temporary)
@@ -233,7 +240,7 @@ def write_tiles(table: pd.DataFrame, render: Callable[[Mapping], Micrograph], fo
 
 def _claim(path: Path, manifest: bytes) -> None:
     if path.is_file() and path.read_bytes() != manifest:
-        raise ValueError(f"{path} lists other tiles than the table to be written; choose another folder or empty it")
+        raise ValueError(f"{path} lists other tiles or textures than those to be written; choose another folder")
     with atomic_path(path) as temporary:
         temporary.write_bytes(manifest)
 
@@ -293,14 +300,10 @@ def learn(
     seed: int,
     n_textures: int,
     generator: str = "paper",
-    shape: tuple[int, int] = (128, 128),
-    n_seeds: int = 100,
-    patch_px: int = PATCH_PX,
     max_patches: int = MAX_PATCHES,
-    k: int = 5,
     calibration_rounds: int = 3,
 ) -> Generator:
-    """Learn a generator of crack tiles from labelled tiles alone.
+    """Learn a generator of crack tiles of 128 px x 128 px from labelled tiles alone.
 
     Parameters
     ----------
@@ -312,12 +315,8 @@ def learn(
         Textures to grow, 1 or larger.
     generator : {"paper", "covering"}
         As for `scenario`.
-    shape : (int, int)
-        Height and width of the tiles to be made.
-    n_seeds : int
-        Texture seeds to cut out of the tiles without a crack.
-    patch_px, max_patches, k
-        As for `texture.dictionary` and `texture.grow`.
+    max_patches : int
+        As for `texture.dictionary`.
     calibration_rounds : int
         As for `calibrate`.
 
@@ -335,16 +334,12 @@ def learn(
     if not free:
         raise ValueError(f"none of the {len(records)} tiles is free of cracks; textures are learned from such tiles")
     measured = measure_all([record for record in records if record.mask.any()])
-    textures = grow_pool(
-        free, n_textures, shape=shape, n_seeds=n_seeds, patch_px=patch_px, max_patches=max_patches, k=k, seed=seed
-    )
+    textures = grow_pool(free, n_textures, max_patches=max_patches, seed=seed)
     fitted = calibrate(fit(measured, seed=seed), measured, textures, rounds=calibration_rounds, seed=seed)
     return Generator(textures, fitted, scenario(fitted, n_textures, generator), measured)
 
 
-def calibrate(
-    fitted: Space, measured: Measured, textures: np.ndarray, *, rounds: int, n_tiles: int = 400, seed: int
-) -> Space:
+def calibrate(fitted: Space, measured: Measured, textures: np.ndarray, *, rounds: int, seed: int) -> Space:
     """Return fitted parameters changed so that tiles drawn with them measure as the real ones did.
 
     What is drawn and what is measured differ a little: simplified paths lose their shortest segments, raggedness adds
@@ -362,8 +357,6 @@ def calibrate(
         The pool to draw on.
     rounds : int
         Number of rounds; 0 returns `fitted`.
-    n_tiles : int
-        Tiles drawn in each.
     seed : int
         Seed of the tiles.
 
@@ -374,7 +367,7 @@ def calibrate(
     target = per_tile(measured)
     for i in range(rounds):
         space = scenario(fitted, len(textures)).replace(crack=Constant(True))
-        table = space.sample(n_tiles, stream_seed(seed, "calibration", i))
+        table = space.sample(CALIBRATION_TILES, stream_seed(seed, "calibration", i))
         drawn = per_tile(measure_all([_Tile(str(j), *tile[:2]) for j, tile in enumerate(rendered(table, textures))]))
         moved = {
             name: _moved(fitted[name].distribution, target[name].dropna(), drawn[name].dropna(), 1 / (i + 1))
@@ -402,15 +395,7 @@ def _moved(kernel: Kernel, target, drawn, share: float) -> Kernel:
 
 
 def grow_pool(
-    records: Iterable,
-    n_textures: int,
-    *,
-    shape: tuple[int, int] = (128, 128),
-    n_seeds: int = 100,
-    patch_px: int = PATCH_PX,
-    max_patches: int = MAX_PATCHES,
-    k: int = 5,
-    seed: int,
+    records: Iterable, n_textures: int, *, max_patches: int = MAX_PATCHES, k: int = 5, seed: int
 ) -> np.ndarray:
     """Grow a pool of textures from tiles without cracks, as many of each group (specimen) as of any other.
 
@@ -420,13 +405,15 @@ def grow_pool(
     ----------
     records : iterable of Record
         Tiles without cracks.
-    n_textures, shape, n_seeds, patch_px, max_patches, k, seed
+    n_textures, max_patches, seed
         As for `learn`.
+    k : int
+        As for `texture.grow`.
 
     Returns
     -------
     numpy.ndarray
-        (n_textures, H, W) uint8.
+        (n_textures, 128, 128) uint8.
 
     Raises
     ------
@@ -442,11 +429,11 @@ def grow_pool(
         if n == 0:
             continue
         try:
-            seeds, rest = split_cells(members, -(-n_seeds // len(groups)), stream(seed, "texture seeds", group))
+            seeds, rest = split_cells(members, -(-N_SEEDS // len(groups)), stream(seed, "texture seeds", group))
         except ValueError as error:
             raise ValueError(f"group {group!r}: {error}") from error
-        known = dictionary(rest, patch_px=patch_px, max_patches=max_patches, rng=stream(seed, "dictionary", group))
-        pools.append(texture_pool(seeds, known, n, shape=shape, k=k, seed=stream_seed(seed, "textures", group)))
+        known = dictionary(rest, max_patches=max_patches, rng=stream(seed, "dictionary", group))
+        pools.append(texture_pool(seeds, known, n, k=k, seed=stream_seed(seed, "textures", group)))
     return np.concatenate(pools)
 
 

@@ -151,6 +151,7 @@ class Choice(Distribution):
     ordered = False
 
     def check(self) -> None:
+        _check_mapping("weights", self.weights)
         weights = np.array(list(self.weights.values()), float)
         if not len(weights) or not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() <= 0:
             raise ValueError(f"weights {dict(self.weights)} must be 0 or larger, finite, and one of them positive")
@@ -337,6 +338,7 @@ class Conditional(Distribution):
     cases: Mapping[Any, Distribution]
 
     def __post_init__(self):
+        _check_mapping("cases", self.cases)
         object.__setattr__(self, "cases", {value: as_distribution(case) for value, case in self.cases.items()})
 
     @property
@@ -426,6 +428,11 @@ def naming(name: str) -> Iterator[None]:
         yield
     except (ValueError, TypeError) as error:
         raise ValueError(f"{name}: {error}") from error
+
+
+def _check_mapping(name: str, given) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name} are {given!r}; pairs of a value and what belongs to it are expected")
 
 
 def _check_alike(texts: Iterable[bool]) -> None:

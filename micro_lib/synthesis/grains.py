@@ -1,8 +1,11 @@
 """Grain micrographs: from one row of parameters to image, boundary mask and grain labels (Trampert et al. 2021, 3.2.1).
 
-The order is the paper's: partial models (geometry, grain appearance, boundaries), then the simulated measurement. What
-the measurement does never touches mask or labels. Everything random comes from streams named after the partial model
-and keyed by the row's seed, so a changed appearance parameter leaves the geometry as it was.
+As in the paper, partial models (geometry, grain appearance, boundaries) come first, then the simulated measurement.
+That never touches mask or labels; its blur and noise come in the order of a microscope, but for the preset `trampert`,
+see `imaging`. Everything random comes from streams named after the partial model and keyed by the row's seed, so a
+changed appearance parameter leaves the geometry as it was.
+
+DEVIATION: the texture is drawn once for the whole picture, not for each grain.
 """
 
 from collections.abc import Mapping
@@ -11,7 +14,7 @@ import cv2
 import numpy as np
 
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis import imaging
+from micro_lib.synthesis import imaging, presets
 from micro_lib.synthesis.fields import perlin, smooth_field
 from micro_lib.synthesis.scenario import Micrograph, plain_row
 from micro_lib.synthesis.tessellation import Geometry, tessellate
@@ -29,8 +32,14 @@ def render(row: Mapping) -> Micrograph:
     Micrograph
         image (H, W) uint8 or uint16, mask (H, W) uint8 (0 grain, 1 boundary), labels (H, W) int32 from 1, pixel size
         in um.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter that is missing or out of range, see `presets.LIMITS`.
     """
     p = plain_row(row)
+    presets.check(p)
     shape = int(p["height_px"]), int(p["width_px"])
     rng = {part: stream(int(p["seed"]), part) for part in ("geometry", "grains", "boundaries", "artefacts", "imaging")}
     geometry = tessellate(p, shape, rng["geometry"])
@@ -45,6 +54,10 @@ def boundary_mask(geometry: Geometry, p: Mapping) -> np.ndarray:
     """Boundary mask (H, W) uint8, 1 within half the mask width of a centre line.
 
     `mask_width_px` is how wide annotators draw; 0 means as wide as the boundary itself (the paper's way).
+
+    Distances are counted from the pixels of a line a pixel wide, so masks are narrower than asked for: over all
+    directions 2, 4, 6 and 10 px give 0.9, 3.4, 5.2 and 9.5 px on average, upright lines odd numbers of pixels (1, 3, 5
+    and 9). A plain groove of these widths covers 1.8, 4.1, 6.2 and 10.2 px of the image.
     """
     width = p["mask_width_px"] or p["boundary_width_px"]
     return (geometry.edge_px <= (width - 1) / 2 + 0.25).astype(np.uint8)
@@ -215,17 +228,12 @@ def _pits(surface: np.ndarray, count: int, p: Mapping, rng: np.random.Generator)
     depth, heart = np.zeros(surface.shape, np.float32), np.zeros(surface.shape, np.float32)
     for _ in range(count):
         centre = tuple(int(v * 16) for v in rng.uniform(0, surface.shape[::-1]))
-        radius, stretch = rng.uniform(*p_range(p["pit_radius_px"])), rng.uniform(0.7, 1.0)
+        radius, stretch = rng.uniform(0.3 * p["pit_radius_px"], p["pit_radius_px"]), rng.uniform(0.7, 1.0)
         axes = (int(radius * 16), int(radius * stretch * 16))
         cv2.ellipse(depth, centre, axes, rng.uniform(0, 180), 0, 360, rng.uniform(0.15, 0.6), -1, cv2.LINE_8, 4)
         if rng.random() < 0.4:
             cv2.circle(heart, centre, int(radius * 8), rng.uniform(0.1, 0.4), -1, cv2.LINE_8, 4)
     return surface - cv2.GaussianBlur(depth - heart * (depth > 0), (0, 0), 0.9)
-
-
-def p_range(largest: float) -> tuple[float, float]:
-    """Smallest and largest radius in px of pits up to `largest`."""
-    return 0.3 * largest, largest
 
 
 def _fine_pits(shape: tuple[int, int], count: int, p: Mapping, rng: np.random.Generator) -> np.ndarray:

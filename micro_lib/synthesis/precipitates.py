@@ -12,11 +12,11 @@ import numpy as np
 from scipy import ndimage
 
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis import imaging
+from micro_lib.synthesis import imaging, presets
 from micro_lib.synthesis.distributions import Choice, Conditional, Integers, between
 from micro_lib.synthesis.fields import smooth_field
 from micro_lib.synthesis.grains import add_artefacts
-from micro_lib.synthesis.presets import PARAMETERS as GRAIN_PARAMETERS
+from micro_lib.synthesis.limits import AMOUNT, POSITIVE, SHARE, SIDE_PX, SIGNED, check_row, divided
 from micro_lib.synthesis.scenario import Micrograph, Space, plain_row
 from micro_lib.synthesis.tessellation import tessellate
 
@@ -28,54 +28,66 @@ _CELLS = ("lloyd_steps", "size_spread", "elongation", "elongation_deg", "bend")
 _ARTEFACTS = ("pits_per_1e4px", "pit_radius_px", "fine_pits_per_1e4px", "scratches_per_1e4px", "stripe_deg")
 _ARTEFACTS += ("stain_depth",)
 
-# name: (unit, distribution or constant, meaning); those of the grain generator keep their unit and meaning
-_OWN = {
+# name: (unit, distribution or constant, limits, meaning); those of the grain generator keep their unit and meaning
+_TABLE = {
     "view": (
         "",
         Choice(dict.fromkeys(VIEWS, 1)),
+        frozenset(VIEWS),
         "from which side the detector looks; one gives brighter pictures",
     ),
-    "height_px": ("px", 256, "height of the image"),
-    "width_px": ("px", 256, "width of the image"),
-    "pixel_size_um": ("um", 0.01, "edge of a pixel"),
+    "height_px": ("px", 256, SIDE_PX, "height of the image"),
+    "width_px": ("px", 256, SIDE_PX, "width of the image"),
+    "pixel_size_um": ("um", 0.01, POSITIVE, "edge of a pixel"),
     # coarse particles
-    "cell_px": ("px", between(65, 95), "diameter of a mean coarse particle with its share of the matrix"),
-    "merged_share": ("1", between(0.1, 0.3), "share of the coarse particles grown together with a neighbour"),
-    "empty_share": ("1", between(0.15, 0.35), "share of the cells without a coarse particle"),
-    "channel_px": ("px", between(7, 12), "width of a mean channel between coarse particles"),
-    "channel_spread": ("1", between(0.2, 0.5), "spread of the log of that width between particles"),
-    "corner_px": ("px", between(10, 20), "radius of the corners of coarse particles"),
-    "waviness_px": ("px", between(0.5, 2), "standard deviation of the outline of coarse particles"),
-    "notches": ("1", between(0.1, 0.5), "mean number of narrow notches of a coarse particle"),
+    "cell_px": ("px", between(65, 95), (4, 1e4), "diameter of a mean coarse particle with its share of the matrix"),
+    "merged_share": ("1", between(0.1, 0.3), SHARE, "share of the coarse particles grown together with a neighbour"),
+    "empty_share": ("1", between(0.15, 0.35), SHARE, "share of the cells without a coarse particle"),
+    "channel_px": ("px", between(7, 12), POSITIVE, "width of a mean channel between coarse particles"),
+    "channel_spread": ("1", between(0.2, 0.5), AMOUNT, "spread of the log of that width between particles"),
+    "corner_px": ("px", between(10, 20), POSITIVE, "radius of the corners of coarse particles"),
+    "waviness_px": ("px", between(0.5, 2), AMOUNT, "standard deviation of the outline of coarse particles"),
+    "notches": ("1", between(0.1, 0.5), AMOUNT, "mean number of narrow notches of a coarse particle"),
     # fine particles
     "tertiary_fraction": (
         "1",
         between(0.015, 0.035),
+        SHARE,
         "share of the area that fine particles take, where there is room",
     ),
-    "tertiary_px": ("px", between(6, 9), "median diameter of fine particles"),
-    "tertiary_spread": ("1", between(0.2, 0.4), "spread of the log of that diameter"),
-    "depleted_px": ("px", between(5, 10), "width of the zone without fine particles around coarse ones"),
+    "tertiary_px": ("px", between(6, 9), (0.5, 1e4), "median diameter of fine particles"),
+    "tertiary_spread": ("1", between(0.2, 0.4), AMOUNT, "spread of the log of that diameter"),
+    "depleted_px": ("px", between(5, 10), AMOUNT, "width of the zone without fine particles around coarse ones"),
     "crowding": (
         "1",
         between(0.5, 2),
+        AMOUNT,
         "how unevenly fine particles are scattered: spread of the log of their density",
     ),
     # look; brightness from 0 black to 1 white
     "matrix_grey": (
         "1",
         Conditional("view", {"0d": between(0.45, 0.6), "180d": between(0.68, 0.74)}),
+        SHARE,
         "brightness of the matrix",
     ),
-    "secondary_contrast": ("1", between(-0.065, -0.045), "brightness of coarse particles less that of the matrix"),
-    "tertiary_contrast": ("1", between(-0.1, -0.07), "brightness of fine particles less that of the matrix"),
-    "halo": ("1", between(0.02, 0.06), "how much brighter the matrix is at a coarse particle"),
-    "halo_px": ("px", between(4, 9), "reach of that brightening"),
-    "rim": ("1", between(0.0, 0.03), "how much darker a coarse particle is at its outline"),
-    "rim_px": ("px", between(3, 8), "reach of that darkening"),
-    "clouds": ("1", between(0.003, 0.01), "standard deviation of slow changes of brightness"),
-    "grain": ("1", between(0.005, 0.012), "standard deviation of fine changes of brightness"),
+    "secondary_contrast": (
+        "1",
+        between(-0.065, -0.045),
+        SIGNED,
+        "brightness of coarse particles less that of the matrix",
+    ),
+    "tertiary_contrast": ("1", between(-0.1, -0.07), SIGNED, "brightness of fine particles less that of the matrix"),
+    "halo": ("1", between(0.02, 0.06), AMOUNT, "how much brighter the matrix is at a coarse particle"),
+    "halo_px": ("px", between(4, 9), POSITIVE, "reach of that brightening"),
+    "rim": ("1", between(0.0, 0.03), AMOUNT, "how much darker a coarse particle is at its outline"),
+    "rim_px": ("px", between(3, 8), POSITIVE, "reach of that darkening"),
+    "clouds": ("1", between(0.003, 0.01), AMOUNT, "standard deviation of slow changes of brightness"),
+    "grain": ("1", between(0.005, 0.012), AMOUNT, "standard deviation of fine changes of brightness"),
 }
+_OWN, LIMITS = divided(_TABLE)
+_SHARED = (*_CELLS, *_ARTEFACTS, *imaging.MEASUREMENT)  # with the grain generator
+LIMITS |= {name: presets.LIMITS[name] for name in _SHARED}
 _GIVEN = {
     "lloyd_steps": Integers(0, 2),
     "size_spread": between(0.0, 0.3),
@@ -94,8 +106,8 @@ _GIVEN = {
 def scenario() -> Space:
     """Return the space of superalloy micrographs, for `render`."""
     entries = dict(_OWN)
-    for name in (*_CELLS, *_ARTEFACTS, *imaging.MEASUREMENT):
-        unit, off, doc = GRAIN_PARAMETERS[name]
+    for name in _SHARED:
+        unit, off, doc = presets.PARAMETERS[name]
         entries[name] = (unit, _GIVEN.get(name, off), doc)
     return Space.of(entries)
 
@@ -112,8 +124,14 @@ def render(row: Mapping) -> Micrograph:
     Micrograph
         image (H, W) uint8 or uint16; mask (H, W) uint8, 0 matrix, 1 secondary (coarse), 2 tertiary (fine) gamma prime;
         labels (H, W) int32, 0 in the matrix, coarse particles first, then fine ones; pixel size in um.
+
+    Raises
+    ------
+    ValueError
+        Naming the parameter that is missing or out of range, see `LIMITS`.
     """
     p = plain_row(row)
+    check_row(p, LIMITS)
     shape = int(p["height_px"]), int(p["width_px"])
     rng = {part: stream(int(p["seed"]), part) for part in ("coarse", "fine", "surface", "artefacts", "imaging")}
     labels = coarse_particles(p, shape, rng["coarse"])

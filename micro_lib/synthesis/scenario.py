@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
+from micro_lib.core.checks import one_of
 from micro_lib.core.runs import read_json, write_json
 from micro_lib.core.seeds import stream
 from micro_lib.synthesis.distributions import (
@@ -168,6 +169,7 @@ class Space(Mapping[str, Parameter]):
         ValueError
             If the method is unknown, or a scale is not positive.
         """
+        one_of("method", method, ("random", "sobol"))
         uniform = self._uniform(n, seed, method)
         columns: dict[str, np.ndarray] = {}
         for name in self._order:
@@ -179,13 +181,11 @@ class Space(Mapping[str, Parameter]):
     def _uniform(self, n: int, seed: int, method: str) -> dict[str, np.ndarray]:
         if method == "random":
             draws = {name: stream(seed, "space", "parameter", name).random(n) for name in self}
-        elif method == "sobol":
+        else:
             # A power of 2 is what the sequence is balanced for; its beginning never depends on its length.
             engine = qmc.Sobol(len(self), bits=53, rng=stream(seed, "space", "sobol"))
             points = engine.random_base2(max(n - 1, 0).bit_length())[:n]
             draws = dict(zip(sorted(self), points.T, strict=True))
-        else:
-            raise ValueError(f"method is {method!r}; it must be 'random' or 'sobol'")
         return {name: np.clip(u, _U_MIN, _U_MAX) for name, u in draws.items()}
 
     def neighbours(

@@ -68,7 +68,10 @@ def _circumcentres(triangles: np.ndarray) -> np.ndarray:
 
 
 def relax(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """One Lloyd step: every seed of `points` (N, 2) moves to the centroid of its cell clipped to the box low..high."""
+    """One Lloyd step: every seed of `points` (N, 2) moves to the centroid of its cell.
+
+    Vertices beyond the box low..high are moved to its nearest point, which keeps outer cells finite but is no clipping.
+    """
     ridges = voronoi_ridges(points)
     ends = np.clip(ridges.ends, low, high)
     area, moment = np.zeros(len(points)), np.zeros((len(points), 2))
@@ -158,6 +161,9 @@ def draw(curves: np.ndarray, shape: tuple[int, int], width_px: int = 1) -> np.nd
 
 def grains_between(lines: np.ndarray) -> np.ndarray:
     """Grain labels (H, W) int32, 1..N, of the regions that `lines` (> 0 on a line) part; lines go to the nearest.
+
+    As `analysis.grain_size.grains_from_boundaries`, but with a smallest grain of its own and with distances within 2 %,
+    which are faster to have, so it may give pixels of a line to another grain.
 
     Raises ValueError where no region is large enough to be a grain.
     """

@@ -190,11 +190,10 @@ def grow(
     dictionary: Dictionary,
     shape: tuple[int, int] = (128, 128),
     *,
-    at: tuple[int, int] | None = None,
     k: int = 5,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Return a texture that has grown from a seed on all sides (Trampert et al. 2021, section 3.1.1).
+    """Return a texture that has grown from a seed in its middle (Trampert et al. 2021, section 3.1.1).
 
     Parameters
     ----------
@@ -204,8 +203,6 @@ def grow(
         Where the patches come from.
     shape : (int, int)
         Height and width of the texture in px.
-    at : (int, int), optional
-        Row and column of the seed's upper left pixel; the middle of the texture if left out.
     k : int
         Number of best patches to choose from, 1 to the size of the dictionary; 1 always takes the best.
     rng : numpy.random.Generator
@@ -219,35 +216,33 @@ def grow(
     Raises
     ------
     ValueError
-        If the seed is no image or does not lie within the texture, or `k` is out of range.
+        If the seed is no image or larger than the texture, or `k` is out of range.
     """
     _check_image(seed, "the seed")
-    given = seed_area(seed.shape, shape, at)
+    given = seed_area(seed.shape, shape)
     image = np.zeros(shape, np.uint8)
     image[given] = seed.ravel()
     return inpaint(image, ~given, dictionary, k=k, rng=rng)
 
 
-def seed_area(seed_shape: tuple[int, int], shape: tuple[int, int], at: tuple[int, int] | None = None) -> np.ndarray:
-    """Return where a texture's seed lies: (H, W) bool, True for the pixels of the seed.
+def seed_area(seed_shape: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """Return where a texture's seed lies, in its middle: (H, W) bool, True for the pixels of the seed.
 
     Parameters
     ----------
     seed_shape, shape : (int, int)
         Height and width of seed and texture in px.
-    at : (int, int), optional
-        Row and column of the seed's upper left pixel; the middle of the texture if left out.
 
     Raises
     ------
     ValueError
-        If the seed does not lie within the texture.
+        If the seed is larger than the texture.
     """
-    corner = [(whole - part) // 2 for whole, part in zip(shape, seed_shape, strict=True)] if at is None else at
-    if any(c < 0 or c + part > whole for c, part, whole in zip(corner, seed_shape, shape, strict=True)):
+    corner = [(whole - part) // 2 for whole, part in zip(shape, seed_shape, strict=True)]
+    if min(corner) < 0:
         raise ValueError(
-            f"a seed of {seed_shape[0]}x{seed_shape[1]} px at row {corner[0]}, column {corner[1]} does not lie within "
-            f"a texture of {shape[0]}x{shape[1]} px; cut a smaller seed, grow a larger texture or move it"
+            f"a seed of {seed_shape[0]}x{seed_shape[1]} px does not lie within a texture of {shape[0]}x{shape[1]} px; "
+            "cut a smaller seed or grow a larger texture"
         )
     given = np.zeros(shape, bool)
     given[tuple(slice(c, c + part) for c, part in zip(corner, seed_shape, strict=True))] = True

@@ -29,8 +29,9 @@ from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet
 from micro_lib.models.devices import best_device
 from micro_lib.models.segmenter import standardise
-from micro_lib.training.adaptation_loop import Draws, Recipe, adapt, troubles
-from micro_lib.training.adaptation_methods import METHODS, Design, Weights
+from micro_lib.training import checkpoints
+from micro_lib.training.adaptation_loop import CHECKPOINT, Draws, Recipe, adapt, troubles
+from micro_lib.training.adaptation_methods import METHODS, Design, Weights, is_adversarial
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -48,7 +49,6 @@ DEFAULTS = {
 LABELS = {"none": 0, "1": 1, "2": 2, "oracle": None}
 # "pseudo": target tiles are discarded by what the source's model says of them; "true": by their masks, as the published
 # expert-reviewed alignment, which USES TARGET INFORMATION.
-ADVERSARIAL = ("AdaptSegNet", "ADVENT")  # methods with discriminators
 ALIGNMENTS = ("", "pseudo", "true")
 DISCARDED = 0.4  # largest share of the target tiles that alignment discards (so many tiles are few in the paper)
 SMP_NETWORKS = ("lite0", "resnet18", "resnet34", "vgg16")
@@ -89,7 +89,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
 
     Leaves ``network.safetensors``, ``curve.csv`` (see `adaptation_loop.adapt`; its target scores decided nothing) and
     ``images.csv`` (pixel counts of every test micrograph) in `out`; a killed run goes on behind the last point of its
-    curve.
+    curve, also where that was the last of all.
 
     Parameters
     ----------
@@ -132,13 +132,15 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     setting.save(network, folder / NETWORK)
     if setting.is_plain:
         setting.reference(lambda: setting.made(network, curve, images))
-    return {
+    row = {
         **setting.described(),
         **setting.trained_on(material),
         **costs(curve),
         **_trouble(setting, curve),
         **_scores(setting, images),
     }
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # not before all is written: scoring takes minutes
+    return row
 
 
 def complete(configuration: str | Mapping) -> dict:
@@ -149,12 +151,13 @@ def complete(configuration: str | Mapping) -> dict:
         one_of(name, full[name], values)
     unet.check_weights(full["weights"])
     number("adversarial", full["adversarial"], 0)
-    if full["adversarial"] and full["method"] not in ADVERSARIAL:
-        raise ValueError(f"adversarial is a weight of {' and '.join(ADVERSARIAL)}; method is {full['method']!r}")
+    if full["adversarial"] and not is_adversarial(full["method"]):
+        known = " and ".join(filter(is_adversarial, METHODS))
+        raise ValueError(f"adversarial is a weight of {known}; method is {full['method']!r}")
     if full["shift"] in TRANSDUCTIVE and (full["labels"] != "none" or full["alignment"]):
         raise ValueError(f"{full['shift']!r} has no target micrographs but those tested: no labels, no alignment")
-    if full["labels"] == "oracle" and (full["method"] != "none" or full["alignment"]):
-        raise ValueError("the oracle is trained on target labels alone: method 'none', no alignment")
+    if full["labels"] != "none" and full["method"] != "none":  # it would be told that labelled target tiles are source
+        raise ValueError(f"target labels are trained on by method 'none' alone, not by {full['method']!r}")
     if full["alignment"] and full["method"] == "none":
         raise ValueError("alignment chooses unlabelled target tiles, which method 'none' does not look at")
     return full
@@ -297,10 +300,7 @@ class Setting(Segmentation):
         It depends on the source's micrographs, the seed and the profile; all arms and targets of a source share it.
         Where there is none yet it comes from `make`, by default from training it.
         """
-        plan = {name: value for name, value in self.plan.items() if name != "seeds"}
-        parts = {"source": records_digest(self.shift.source), "source_test": records_digest(self.shift.source_test)}
-        key = {**parts, "scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed, **plan}
-        key |= {"device": self.device, "architecture": self.architecture, "weights": self.configuration["weights"]}
+        key = self.reference_key()
         folder = shared_path("adaptation", key).with_suffix("")
 
         def trained() -> Made:
@@ -308,7 +308,17 @@ class Setting(Segmentation):
             network, curve = fit(self, "none", material, folder, ("source",))
             return self.made(network, curve, self.score([network], "source"))
 
-        return made_once("adaptation", key, make or trained)
+        made = made_once("adaptation", key, make or trained)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+        return made
+
+    def reference_key(self) -> dict:
+        """Return all that decides the model trained on the source alone; weights count by their values."""
+        plan = {name: value for name, value in self.plan.items() if name != "seeds"}
+        parts = {"source": records_digest(self.shift.source), "source_test": records_digest(self.shift.source_test)}
+        start = checkpoints.start_sha256(self.network(self.configuration["weights"]))
+        used = {"device": self.device, "architecture": self.architecture, "start": start}
+        return {**parts, "scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed, **plan, **used}
 
     def made(self, network: nn.Module, curve: pd.DataFrame, images: pd.DataFrame) -> Made:
         """Return a network trained on the source alone as a reference."""

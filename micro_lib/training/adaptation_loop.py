@@ -49,12 +49,16 @@ from micro_lib.training.supervised import (
 CHECKPOINT = "checkpoint.pt"
 ENCODER_RATE = 0.1  # of the learning rate elsewhere (Tsai et al. 2018: ten times larger in the classifiers)
 POWER = 0.9  # of the polynomial decay (Goetz et al. 2022, section 3)
+# DEVIATION: Goetz et al. 2022, section 2.4.1, train their segmenters by Adam, of unknown settings; "adamw", with the
+# decay and betas of the other experiments, takes its place.
 OPTIMIZERS: dict[str, Callable] = {
+    "adam": partial(torch.optim.Adam, fused=True),
     "adamw": partial(torch.optim.AdamW, betas=(0.9, 0.99), weight_decay=WEIGHT_DECAY, fused=True),
     "sgd": partial(torch.optim.SGD, momentum=0.9, weight_decay=5e-4),  # of AdaptSegNet's code
 }
 # Rare-class sampling (Hoyer et al. 2022, DAFormer). DEVIATION: their temperature of 0.01 is for 19 classes; of three
-# classes it would leave the rarest alone.
+# classes it would leave the rarest alone. DEVIATION: Goetz et al. 2022 count epochs, which show every tile once; here
+# tiles are drawn by class whatever the method, so an epoch is as many steps as would show all once.
 TEMPERATURE = 0.5
 COLLAPSED = 0.99  # share of one class in the predictions on the target from which a run counts as collapsed
 WON = 0.95  # discriminators' accuracy in the second half of a run from which nothing can be learned by fooling them
@@ -153,6 +157,12 @@ class Draws:
         joined = torch.stack(target) if self.target else target[0]
         return Batch(torch.stack(images), torch.stack(masks), joined)
 
+    def sha256(self) -> str:
+        """Return one SHA-256, hexadecimal, of all micrographs that tiles are drawn from, and of the masks in use."""
+        labelled = [pool.micrographs.micrographs for pool in self.pools]
+        parts = [*labelled, self.target.micrographs if self.target else []]
+        return arrays_sha256(array for part in parts for sample in part for array in sample)
+
     def _unlabelled(self, number: int) -> torch.Tensor:
         index = stream(self.recipe.seed, "target", number).integers(len(self.target))
         return self.target[number, int(index)][0]
@@ -199,6 +209,9 @@ def adapt(
 ) -> pd.DataFrame:
     """Train a network in place; called again with the same arguments after a kill, it goes on behind the last point.
 
+    The checkpoint of a finished training stays, and the next call with the same arguments returns what it holds without
+    a step: whoever calls removes it when all is written that the training was for.
+
     Parameters
     ----------
     network : torch.nn.Module
@@ -208,7 +221,7 @@ def adapt(
     recipe : Recipe
         Method, schedule, weights.
     folder : str or pathlib.Path
-        Where the checkpoint lies, for the length of the training.
+        Where the checkpoint `CHECKPOINT` lies.
     watch : callable
         Measures the network, in evaluation mode, at every point of the curve; returns numbers by name.
     device : str
@@ -236,19 +249,21 @@ def adapt(
         run.restore(saved)
     every = recipe.steps // recipe.points
     ends = [min((i + 1) * every, recipe.steps) for i in range(recipe.points - 1)] + [recipe.steps]
+    ends = [end for end in ends if end > run.step and not run.is_lost]
     with progress(total=recipe.steps, initial=run.step, desc=recipe.method, unit="step") as bar, run.computing():
-        for end in (end for end in ends if end > run.step):
+        for end in ends:
             state = run.state()
             if not run.until(end, bar):
                 if not state["curve"]:
                     raise TrainingDiverged(f"the loss was no number before step {end}; lower the learning rate")
                 run.restore(state)
                 run.curve.append({"step": run.step, "seconds": 0.0, "loss": math.nan})
-                break
-            network.eval()
-            run.curve[-1] |= watch(network)
+            else:
+                network.eval()
+                run.curve[-1] |= watch(network)
             checkpoints.write(path, run.state(), fingerprint)
-    path.unlink(missing_ok=True)
+            if run.is_lost:
+                break
     network.eval()
     return pd.DataFrame(run.curve)
 
@@ -272,6 +287,11 @@ class _Run:
         ]
         self.student = Student(network, LOSSES[recipe.loss], recipe.weights, recipe.framing.centre, self.autocast)
         self.step, self.curve = 0, []
+
+    @property
+    def is_lost(self) -> bool:
+        """It has ended at a loss that was no finite number."""
+        return bool(self.curve) and math.isnan(self.curve[-1]["loss"])
 
     def autocast(self):
         return torch.autocast(self.device, torch.bfloat16, enabled=has_bfloat16(self.device))
@@ -392,6 +412,6 @@ def _copied(state):
 
 def _fingerprint(network: nn.Module, draws: Draws, recipe: Recipe) -> str:
     """Describe a training as text; two with the same one may continue each other."""
-    first = draws(0)
-    digests = {"start": checkpoints.start_sha256(network), "first_batch": arrays_sha256(t.numpy() for t in first)}
+    first = arrays_sha256(tensor.numpy() for tensor in draws(0))  # what is made of the micrographs
+    digests = {"start": checkpoints.start_sha256(network), "first_batch": first, "micrographs": draws.sha256()}
     return json.dumps({**asdict(recipe), **digests}, sort_keys=True)

@@ -557,6 +557,13 @@ METHODS: dict[str, Callable[[Given], list[Term]]] = {
 }
 
 
+def is_adversarial(method: str) -> bool:
+    """Return whether a method of `METHODS` has discriminators, so that their weights mean something to it."""
+    with torch.device("meta"):  # nothing is computed, and no random number drawn
+        found = terms(method, nn.Conv2d(1, 2, 1), 2, Weights(), Design())
+    return any(isinstance(term, Adversarial) for term in found)
+
+
 def terms(method: str, network: nn.Module, n_classes: int, weights: Weights, design: Design) -> nn.ModuleList:
     """Return the terms of a method of `METHODS`."""
     return nn.ModuleList(METHODS[method](Given(network, n_classes, weights, design)))

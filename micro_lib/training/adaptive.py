@@ -5,8 +5,8 @@ number of steps on the same schedule; they differ in the new micrographs that ar
 `micro_lib.training.proposals` chooses. Training, validation and test micrographs are tables of one space; the test
 table is used for scoring alone.
 
-Base and campaigns lie below ``adaptive/`` of the build folder under names made from all that decides them, so arms, and
-later scorings of the same arm, share them, and whatever is killed goes on where it was.
+Base and campaigns lie below ``adaptive/`` of the build folder under names made from all that decides them, the code
+among it, so arms, and later scorings of the same arm, share them, and whatever is killed goes on where it was.
 """
 
 import hashlib
@@ -25,22 +25,23 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from micro_lib.analysis.metrics import confusion, pixel_error, present_class_miou
-from micro_lib.core.checks import one_of
+from micro_lib.core import checks
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import Stage, resolve, settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import atomic_path, build_dir, commit, out_dir, read_json, read_table, write_json, write_table
 from micro_lib.core.seeds import stream, stream_seed
+from micro_lib.data.packs import DATA
 from micro_lib.data.tiles import FixedTiles, Labelled, Rendered, pool
 from micro_lib.models import unet
 from micro_lib.models.devices import best_device
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.scenario import Space
-from micro_lib.training import grains
+from micro_lib.training import checkpoints, grains
 from micro_lib.training.proposals import STRATEGIES, Strategy, strategy
-from micro_lib.training.shared import configured
+from micro_lib.training.shared import code_hash, configured
 from micro_lib.training.supervised import CHECKPOINT, Recipe, has_bfloat16, train
 
 # "grain color and boundary thickness" (section 3.3): grey level of the grains, how alike neighbours are, and the width.
@@ -114,7 +115,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     configuration : str or mapping
         A name of `CONFIGURATIONS`, or values for some keys of `DEFAULTS`.
     seed : int
-        Of micrographs, network, training and proposals; the same in all arms, so that runs are paired.
+        0 or larger; of micrographs, network, training and proposals; the same in all arms, so that runs are paired.
     profile : str
         As for `micro_lib.core.profiles.resolve`.
     out : str or pathlib.Path
@@ -135,11 +136,15 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     ------
     ValueError
         If a key or value of the configuration is unknown, or budget or steps cannot be divided among its rounds.
+    DataUnavailable
+        If the real micrographs cannot be had.
     """
     configuration, plan = complete(configuration), settings("adaptive", profile)
+    checks.number("seed", seed, 0, whole=True)
     variations = round_variations(configuration, plan)
     _strategy(configuration, scenario(configuration, plan["image_px"]), plan)
     folder = out_dir(f"adaptive-{resolve(profile)}-{_digest(configuration)}-{seed}", str(out))
+    grains.real_packs(configuration, profile)  # what cannot be had is missed before the training
     start = base(configuration, plan, seed)
     result = campaign(start, configuration, plan, seed)
     write_table(result.history, folder / "history.csv")
@@ -165,15 +170,17 @@ def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     given = CONFIGURATIONS.get(configuration, {}) if isinstance(configuration, str) else configuration
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
-    one_of("strategy", full["strategy"], STRATEGIES)
+    checks.one_of("strategy", full["strategy"], STRATEGIES)
+    checks.one_of("data", full["data"], DATA)
+    checks.number("rounds", full["rounds"], 0, whole=True)
+    for name in ("interval", "share"):
+        checks.number(name, full[name], 0)
     if full["strategy"] != "adaptive":
         if foreign := sorted(set(given) & set(_ADAPTIVE_ALONE)):
             raise ValueError(f"{', '.join(foreign)}: only the strategy 'adaptive' has this, not {full['strategy']!r}")
         full |= _ADAPTIVE_ALONE
-    if full["rounds"] < 0 or (full["rounds"] == 0 and full["strategy"] != "none"):
-        raise ValueError(
-            f"rounds is {full['rounds']}; it must be 1 or larger (0, with the strategy 'none', is the base as it is)"
-        )
+    if full["rounds"] == 0 and full["strategy"] != "none":
+        raise ValueError("rounds is 0; that is the base as it is, which has the strategy 'none'")
     return full
 
 
@@ -227,6 +234,10 @@ def _strategy(configuration: Mapping, space: Space, plan: Mapping) -> Strategy:
     return strategy(configuration["strategy"], space, {**options, "keep_seed": configuration["keep_seed"]})
 
 
+def _digest(decisive: Mapping) -> str:
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
 # ---------------------------------------------------------------------------------------------------------------- base
 
 
@@ -268,6 +279,7 @@ def rising(history: pd.DataFrame) -> list[float]:
 
 def _base_digest(configuration: Mapping, plan: Mapping, seed: int, tables: Mapping[str, pd.DataFrame]) -> str:
     decisive = {"preset": configuration["preset"], "seed": seed, **{name: plan[name] for name in _BASE}}
+    decisive["code"] = code_hash()
     # Three micrographs stand for the generator: what it draws today is what the base was trained on, or it is another.
     samples = [render(table.iloc[0].to_dict()) for table in tables.values()]
     return _digest({**decisive, "pixels": arrays_sha256(array for m in samples for array in (m.image, m.mask))})
@@ -291,7 +303,7 @@ def _micrographs(tables: Mapping[str, pd.DataFrame], scale: float, folder: Path)
 def _trained_base(micrographs: Mapping[str, Sequence[Labelled]], plan: Mapping, seed: int, folder: Path) -> dict:
     """Train the profile's schedule, then one cycle after the other until one raises the validation IoU no more."""
     path = folder / "base.pt"
-    state = _load(path) or {"cycles": 0, "network": None, "best": -1.0, "history": []}
+    state = checkpoints.read(path, folder.name) or {"cycles": 0, "network": None, "best": -1.0, "history": []}
     data = micrographs["training"], micrographs["validation"][: plan["n_watched"]]
     while not _is_finished(state, plan):
         cycle = state["cycles"]
@@ -304,7 +316,7 @@ def _trained_base(micrographs: Mapping[str, Sequence[Labelled]], plan: Mapping, 
         if reached > state["best"]:
             state |= {"best": reached, "network": network.state_dict()}
         state |= {"cycles": cycle + 1, "history": [*state["history"], *history.to_dict("records")]}
-        _save(state, path)
+        checkpoints.write(path, state, folder.name)
         shutil.rmtree(folder / f"cycle_{cycle}")  # its checkpoint
     return state
 
@@ -376,9 +388,9 @@ def _campaign(start: Base, configuration: Mapping, plan: Mapping, seed: int, fol
     unit = _n_worst(_share(configuration, plan), plan)
     weights, older, states, tables = start.network, list(start.micrographs["training"]), [], []
     for number, variations in enumerate(round_variations(configuration, plan), start=1):
-        place = folder / f"round_{number}"
+        place, told = folder / f"round_{number}", f"{folder.name}, round {number}"
         rows, seconds = _proposed(start, chooser, weights, unit * variations, (seed, number), plan, place)
-        state = _load(place / "network.pt")
+        state = checkpoints.read(place / "network.pt", told)
         if state is None or number < configuration["rounds"]:  # later rounds mix these micrographs in
             started = time.perf_counter()
             new = pool(Rendered(rows, render), plan["working_scale"])
@@ -386,7 +398,7 @@ def _campaign(start: Base, configuration: Mapping, plan: Mapping, seed: int, fol
         if state is None:
             state = _finetuned(start, weights, new, older, (seed, number), configuration["rounds"], plan, place)
             state |= {"render_per_s": rate, "propose_seconds": seconds, "commit": commit()[0]}
-            _save(state, place / "network.pt")
+            checkpoints.write(place / "network.pt", state, told)
             (place / CHECKPOINT).unlink(missing_ok=True)
         older += new if number < configuration["rounds"] else []
         weights = state["network"]
@@ -511,19 +523,3 @@ def _base_columns(start: Base, plan: Mapping) -> dict:
     gain = rising(start.history)[-1]
     cycles = int(start.history["cycle"].max()) + 1
     return {"base": start.digest, "base_cycles": cycles, "base_gain": gain, "base_plateau": gain < plan["plateau"]}
-
-
-# ---------------------------------------------------------------------------------------------------------------- state
-
-
-def _digest(decisive: Mapping) -> str:
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _save(state: Mapping, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        torch.save(dict(state), temporary)
-
-
-def _load(path: Path) -> dict | None:
-    return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -18,15 +19,15 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from micro_lib.analysis.matching import matched_pairs
-from micro_lib.core.checks import one_of
+from micro_lib.core.checks import number, one_of
 from micro_lib.core.profiles import settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, out_dir, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.classified import Batches, Classified, classified
-from micro_lib.data.packs import Pack, pack
+from micro_lib.data.packs import DATA, Pack, pack
 from micro_lib.data.records import Record
-from micro_lib.models import classifier
+from micro_lib.models import classifier, unet
 from micro_lib.models.classifier import crack_probability
 from micro_lib.models.devices import best_device
 from micro_lib.synthesis import cracks as synthetic
@@ -35,8 +36,8 @@ from micro_lib.training.supervised import (
     ADAMW,
     ONE_CYCLE,
     BFloat16,
-    TrainingDiverged,
     Unvalidated,
+    go_on,
     quiet,
     unvalidated_loaders,
 )
@@ -105,6 +106,10 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     Leaves ``tiles.csv`` (the probability of a crack of every real tile) and ``images.csv`` (counts of every specimen in
     every role) in `out`. What several arms share, pre-training above all, is made once, see `shared.made_once`.
 
+    DEVIATION: an arm of `n_real` labels trains on so many tiles, but what it starts from knows more of the fold: its
+    learning rate is found on all of the fold's training tiles (`real_rate`, between the ends of `RATES`), and the
+    generator of its pre-training has measured their masks (`generator`).
+
     Parameters
     ----------
     configuration : str or mapping
@@ -150,9 +155,12 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
-    for name, known in (("arm", ARMS), ("split", SPLITS), ("generator", (*synthetic.GENERATORS, ""))):
-        one_of(name, full[name], known)
-    if full["n_real"] < 0 or full["n_real"] % 2:
+    known = {"arm": ARMS, "split": SPLITS, "generator": (*synthetic.GENERATORS, ""), "data": DATA}
+    for name, values in (known | {"architecture": ("", *classifier.ARCHITECTURES)}).items():
+        one_of(name, full[name], values)
+    one_of("weights", full["weights"], unet.NAMED_WEIGHTS)
+    number("n_real", full["n_real"], 0, whole=True)
+    if full["n_real"] % 2:
         raise ValueError(f"n_real is {full['n_real']}; half of the tiles show a crack: an even number, or 0 for all")
     if full["arm"] in ("real", "real long"):
         full["generator"] = ""
@@ -173,6 +181,7 @@ class Setting:
     """
 
     def __init__(self, configuration: Mapping, plan: Mapping, seed: int, source: Pack):
+        number("seed", seed, 1, whole=True)
         self.configuration, self.plan, self.seed, self.source = configuration, plan, seed, source
         self.fold = (seed - 1) % len(FOLDS)
         self.roles = roles(source.records, seed, configuration["split"])
@@ -427,17 +436,16 @@ def train(
     Raises
     ------
     TrainingDiverged
-        If the loss is not finite.
+        If the loss is not finite; training stops at that step.
     """
     learn = _learner(setting, tiles, stages[0].steps, states, batch)
     with progress(total=sum(stage.steps for stage in stages), desc="training", unit="step") as bar:
-        for number, stage in enumerate(stages):
-            learn.dls = _loaders(setting, tiles, stage.steps, batch, number)
+        for i, stage in enumerate(stages):
+            learn.dls = _loaders(setting, tiles, stage.steps, batch, i)
             learn.freeze() if stage.frozen else learn.unfreeze()
-            torch.manual_seed(stream_seed(setting.seed, "dropout", number))
-            learn.fit_one_cycle(1, slice(rate), **ONE_CYCLE, cbs=Unvalidated(bar))
-            if not np.isfinite(learn.recorder.losses).all():
-                raise TrainingDiverged(f"the loss in stage {number + 1} is not finite; lower the rate, now {rate:.2g}")
+            torch.manual_seed(stream_seed(setting.seed, "dropout", i))
+            watch = Unvalidated(bar, f"stage {i + 1}; lower the rate, now {rate:.2g}")
+            go_on(learn, partial(learn.fit_one_cycle, 1, slice(rate), **ONE_CYCLE), watch, 0)
     return learn
 
 

@@ -14,6 +14,7 @@ from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from torch import Tensor, nn
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream
 from micro_lib.data.tiles import Labelled
@@ -80,7 +81,8 @@ def train(
     scenes = [Scene.of(micrograph) for micrograph in micrographs]
     card = generator.card
     decisive = {"vqvae": card.vqvae, "prior": card.prior, "px": card.px, "schedules": schedules, "n_crops": n_crops}
-    run = Run(checkpoint, {**decisive, "seed": seed, "data": _described(micrographs)}, generator)
+    data = arrays_sha256(array for micrograph in micrographs for array in micrograph)
+    run = Run(checkpoint, {**decisive, "seed": seed, "data": data}, generator)
     generator.to(device)
     with progress(total=sum(s.steps for s in schedules.values()), initial=run.steps, desc="training") as bar:
         crops = Crops(scenes, generator.card.px, schedules["vqvae"], seed)
@@ -300,10 +302,6 @@ class _Epochs(Rounds):
             parts = zip(("image_loss", "mask_loss", "commitment"), np.mean(self.parts, 0).tolist(), strict=True)
             row |= {**dict(parts), **dict(zip(("usage", "perplexity"), vqvae.usage(self.counts), strict=True))}
         return row
-
-
-def _described(micrographs: Sequence[Labelled]) -> list:
-    return [[list(m.mask.shape), int(m.image.astype(np.int64).sum()), int(m.mask.sum())] for m in micrographs]
 
 
 def _device(network: nn.Module) -> torch.device:

@@ -10,13 +10,13 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis.metrics import mean_intercept_px, redraw, score_boundaries
-from micro_lib.core.checks import one_of
+from micro_lib.core.checks import number, one_of
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import resolve, settings
 from micro_lib.core.progress import progress
 from micro_lib.core.runs import commit, read_table, write_table
 from micro_lib.core.seeds import stream_seed
-from micro_lib.data.packs import Pack, pack
+from micro_lib.data.packs import DATA, Pack, pack
 from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
 from micro_lib.models import unet
 from micro_lib.models.devices import best_device
@@ -28,7 +28,7 @@ from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import PARAMETERS, preset
 from micro_lib.synthesis.scenario import Space
 from micro_lib.training.shared import configured, run_folder
-from micro_lib.training.supervised import CHECKPOINT, Recipe, train
+from micro_lib.training.supervised import CHECKPOINT, LOSSES, Recipe, train
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
 DEFAULTS = {
@@ -37,9 +37,7 @@ DEFAULTS = {
     "ablate": "",  # a feature of `FEATURES` switched off in the preset
     "architecture": "",  # of models.unet
     "weights": "imagenet",
-    "decoder_norm": "none",
     "loss": "",
-    "inversion": 0.0,
     "data": "auto",  # as for data.packs.pack
     "score_test": False,  # the test groups and iron, once, at the end
 }
@@ -93,14 +91,14 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     """Train one segmenter and score it on real micrographs.
 
     Leaves ``model.safetensors``, ``history.csv`` (one row an epoch) and ``images.csv`` (the scores of every image) in
-    `out`; a killed run goes on behind its last epoch.
+    `out`; a killed run goes on behind its last epoch, also where that was the last of all.
 
     Parameters
     ----------
     configuration : str or mapping
         A name of `CONFIGURATIONS`, or values for some keys of `DEFAULTS`.
     seed : int
-        Of the training micrographs, the network and the training.
+        0 or larger; of the training micrographs, the network and the training.
     profile : str
         As for `micro_lib.core.profiles.resolve`.
     out : str or pathlib.Path
@@ -118,40 +116,47 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     ------
     ValueError
         If a key or value of the configuration is unknown.
+    DataUnavailable
+        If the real micrographs cannot be had.
     """
     configuration = complete(configuration)
+    number("seed", seed, 0, whole=True)
     plan = _plan(configuration, profile)
     named = {**configuration, "score_test": False}  # changes nothing of what is trained
     folder = run_folder("grains", named, DEFAULTS, seed, profile, out)
+    real_packs(configuration, profile)  # what cannot be had is missed before the training
     fit(configuration, plan, seed, profile, folder)
-    return judge(folder, configuration, profile)
+    row = judge(folder, configuration["data"], score_test=configuration["score_test"])
+    (folder / CHECKPOINT).unlink()  # 60 MB that only an unfinished run needs
+    return row
 
 
-def judge(folder: str | Path, configuration: str | Mapping, profile: str = "") -> dict:
+def judge(folder: str | Path, data: str = "auto", *, score_test: bool = False) -> dict:
     """Score the segmenter that a run left in `folder`, and renew its ``images.csv`` and the scores on its card.
 
     Parameters
     ----------
     folder : str or pathlib.Path
-        Holds ``model.safetensors`` and ``history.csv``.
-    configuration, profile
-        As for `run`.
+        Holds ``model.safetensors``, whose card says what was trained, and ``history.csv``.
+    data, score_test
+        Of the configuration: the real micrographs that it is scored on.
 
     Returns
     -------
     dict
         As of `run`.
     """
-    configuration, folder = complete(configuration), Path(folder)
+    folder = Path(folder)
     segmenter = Segmenter.load(folder / "model.safetensors", device=best_device())
     card, history = segmenter.card, read_table(folder / "history.csv")
+    trained, profile = {name: card.training[name] for name in DEFAULTS}, card.training["profile"]
+    configuration = complete({**trained, "data": data, "score_test": score_test})
     images = score(segmenter, configuration, card.training["held_group"], profile)
     scores = means(images)
     segmenter.card = replace(card, scores={k: v for k, v in scores.items() if "intercept_px" not in k})
     write_table(images, folder / "images.csv")
     segmenter.save(folder / "model.safetensors")
-    plan = _plan(configuration, profile)
-    used = {"architecture": plan["architecture"], "loss": plan["loss"]}
+    used = {"architecture": card.architecture, "loss": _plan(configuration, profile)["loss"]}
     used |= {"trained_at": card.training["commit"], "device": best_device()}
     return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
 
@@ -160,13 +165,13 @@ def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: 
     """Train a segmenter and leave it, with its history, in `folder`; arguments as for `run`, all resolved."""
     data = training_data(configuration, plan, seed, profile)
     torch.manual_seed(stream_seed(seed, "network"))
-    network = unet.build(plan["architecture"], 2, configuration["weights"], configuration["decoder_norm"])
-    recipe = _recipe(configuration, plan, seed)
+    network = unet.build(plan["architecture"], 2, configuration["weights"])
+    recipe = Recipe(**{name: plan[name] for name in ("stages", "batch", "learning_rate", "loss")}, seed=seed)
     history = train(network, data.training, data.validation, recipe, folder=folder, device=best_device())
     described = {"profile": resolve(profile), "seed": seed, "n_images": plan["n_train"], "commit": commit()[0]}
     card = Card(
         plan["architecture"],
-        configuration["decoder_norm"],
+        "none",
         GRAIN_BOUNDARY,
         trained_range_px(data.training, plan["working_scale"]),
         training={**configuration, **described, "held_group": data.held_group},
@@ -175,14 +180,16 @@ def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: 
     )
     write_table(history, folder / "history.csv")
     Segmenter(network, card).save(folder / "model.safetensors")
-    (folder / CHECKPOINT).unlink()  # 60 MB that only an unfinished training needs
 
 
 def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
-    one_of("labels", full["labels"], ("synthetic", "development"))
-    one_of("ablate", full["ablate"], ("", *FEATURES))
+    known = {"labels": ("synthetic", "development"), "ablate": ("", *FEATURES), "data": DATA}
+    known |= {"architecture": ("", *unet.ARCHITECTURES), "loss": ("", *LOSSES)}
+    for name, values in known.items():
+        one_of(name, full[name], values)
+    unet.check_weights(full["weights"])
     return full
 
 
@@ -259,12 +266,11 @@ def score(segmenter: Segmenter, configuration: Mapping, held_group: str = "", pr
     pandas.DataFrame
         One row an image: split, name, group, generated and the values of `score_boundaries`.
     """
-    splits = SPLITS if configuration["score_test"] else SPLITS[:1]
 
     def segment(image, split):
         return segment_micrograph(segmenter, image, GRAIN_PX[split], LINE_PX[split]).mask
 
-    packs = {split: real_pack(split, configuration["data"], profile) for split in splits}
+    packs = real_packs(configuration, profile)
     if held_group:
         held_out = tuple(r for r in packs["development"].records if r.group == held_group)
         packs["development"] = replace(packs["development"], records=held_out)
@@ -323,10 +329,7 @@ def score_baselines(configuration: Mapping, profile: str = "") -> tuple[pd.DataF
         "thresholding, redrawn": lambda image, split: redraw(tuned.segment(image), LINE_PX[split]),
         "thresholding, best intercept": lambda image, split: coarse.segment(image),
     }
-    packs = {
-        split: real_pack(split, configuration["data"], profile)
-        for split in (SPLITS if configuration["score_test"] else SPLITS[:1])
-    }
+    packs = real_packs(configuration, profile)
     parts = [
         score_pack(segment, split, source).assign(arm=arm)
         for arm, segment in arms.items()
@@ -351,15 +354,16 @@ def real_pack(split: str, data: str = "auto", profile: str = "") -> Pack:
     return pack(name, data, part, profile=profile)
 
 
+def real_packs(configuration: Mapping, profile: str = "") -> dict[str, Pack]:
+    """Return the real micrographs that a complete configuration is scored on, by split."""
+    splits = SPLITS if configuration["score_test"] else SPLITS[:1]
+    return {split: real_pack(split, configuration["data"], profile) for split in splits}
+
+
 def _plan(configuration: Mapping, profile: str) -> dict:
     """Settings of the profile, with the architecture and loss of the configuration where it names one."""
     chosen = {name: configuration[name] for name in ("architecture", "loss") if configuration[name]}
     return {**settings("grains", profile), **chosen}
-
-
-def _recipe(configuration: Mapping, plan: Mapping, seed: int) -> Recipe:
-    parts = {name: plan[name] for name in ("stages", "batch", "learning_rate", "loss")}
-    return Recipe(**parts, seed=seed, inversion=configuration["inversion"])
 
 
 def _range_columns(card: Card) -> dict:

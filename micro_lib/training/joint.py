@@ -6,6 +6,7 @@ After Volman Stern et al. 2024, whose full text could not be had: the workflow o
 import re
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from micro_lib.training import generative
 from micro_lib.training.pair_quality import agreement, copied, judged
 from micro_lib.training.rounds import Schedule
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
-from micro_lib.training.supervised import ONE_CYCLE, Recipe, TrainingDiverged, Unvalidated, learner
+from micro_lib.training.supervised import ONE_CYCLE, Recipe, Unvalidated, go_on, learner
 
 # What a configuration may say, and what it says by default.
 DEFAULTS = {
@@ -221,7 +222,8 @@ class Setting:
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         chosen = {name: self.configuration[name] for name in ("pack", "data")}
         micrographs = records_digest(self.records)
-        return {"names": names, "micrographs": micrographs, "generator": self.generator, **plan, **chosen}
+        where = {"generator": self.generator, "device": self.device}
+        return {"names": names, "micrographs": micrographs, **where, **plan, **chosen}
 
     def described(self) -> dict:
         """Return the columns of a row that say who was trained and tested on."""
@@ -309,21 +311,20 @@ def generator(setting: Setting) -> tuple[JointGenerator, pd.DataFrame]:
     made = _generator(setting)
     trained = JointGenerator(GeneratorCard.of(made.facts["card"]))
     trained.load_state_dict(made.states)
-    history = pd.DataFrame(made.facts["history"], columns=list(generative.HISTORY))
-    return trained.eval().to(setting.device), history.astype({"loss": float})
+    return trained.eval().to(setting.device), _history(made)
 
 
 def generator_costs(setting: Setting) -> dict:
     """Return the seconds that the two networks of a generator were trained for."""
-    history = _history(setting)
+    history = _history(_generator(setting))
     return {
         f"{name}_seconds": float(history.loc[history["stage"] == stage, "seconds"].sum())
         for name, stage in (("vq", "vqvae"), ("prior", "prior"))
     }
 
 
-def _history(setting: Setting) -> pd.DataFrame:
-    return pd.DataFrame(_generator(setting).facts["history"], columns=list(generative.HISTORY))
+def _history(made: Made) -> pd.DataFrame:
+    return pd.DataFrame(made.facts["history"], columns=list(generative.HISTORY)).astype({"loss": float})
 
 
 def _generator(setting: Setting) -> Made:
@@ -424,7 +425,7 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     network, drawn = generator(setting)[0], sampled(setting).pairs
     unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
     found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
-    codes = _history(setting).query("stage == 'vqvae'").iloc[-1]
+    codes = _history(_generator(setting)).query("stage == 'vqvae'").iloc[-1]
     names = {name: setting.configuration[name] for name in ("pack", "k", "recipe")}
     told = {name: value for name, value in setting.described().items() if name != "unet"}
     return {
@@ -484,12 +485,11 @@ def train_unet(setting: Setting, pairs: Sequence[Labelled]) -> tuple[Segmenter, 
     stage = Stage(plan["px"], 1, False)
     recipe = Recipe((stage,), plan["unet_batch"], plan["unet_rate"], seed, plan["loss"])
     learn = learner(network, (tiles, setting.micrographs), recipe, stage, setting.device)
+    fit = partial(learn.fit_one_cycle, 1, slice(plan["unet_rate"]), **ONE_CYCLE)
     started = time.perf_counter()
     with progress(total=plan["unet_steps"], desc="training", unit="step") as bar:
-        learn.fit_one_cycle(1, slice(plan["unet_rate"]), **ONE_CYCLE, cbs=Unvalidated(bar))
+        go_on(learn, fit, Unvalidated(bar, f"the U-Net; lower unet_rate, now {plan['unet_rate']:.2g}"), 0)
     seconds, loss = time.perf_counter() - started, float(learn.recorder.smooth_loss.value)
-    if not np.isfinite(learn.recorder.losses).all():
-        raise TrainingDiverged(f"the loss is not finite; lower unet_rate, now {plan['unet_rate']:.2g}")
     costs = {"steps": plan["unet_steps"], "train_seconds": seconds, "ms_per_step": 1000 * seconds / plan["unet_steps"]}
     return _segmenter(setting, network), {"sampled_share": share, **costs, "training_loss": loss}
 

@@ -84,7 +84,8 @@ def pretrained(
 ) -> tuple[Path, dict]:
     """Return the file of an encoder trained in domain, made once for all runs that ask for the same, and its card.
 
-    The card says what decided the training, and score (see `judged`), seconds, pictures, targets.
+    The card says what decided the training, pictures_sha256 of a task's own pictures among it, and score (see
+    `judged`), seconds, pictures (their number), targets (their names), classes (whether they are).
 
     Parameters
     ----------
@@ -115,7 +116,7 @@ def pretrained(
     key |= {"schedule": list(schedule), "seed": seed, "device": device}
     labels = collection(task, plan["n"], plan["px"], seed) if task == "folder" else None
     if labels:
-        key["pictures"] = _digest(labels)
+        key["pictures_sha256"] = _digest(labels)
 
     def make() -> Made:
         training, held_out = divided(labels or collection(task, plan["n"], plan["px"], seed), seed)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from fastai.callback.core import CancelFitException
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -100,19 +99,13 @@ class Rounds(Unvalidated):
 
     def __init__(self, run: Run, batches: Batches, stage: str, bar):
         super().__init__(bar)
-        self.run, self.batches, self.stage, self.diverged = run, batches, stage, ""
+        self.run, self.batches, self.stage = run, batches, stage
 
     def before_train(self):
         """Point the batches at this round, and the network's own randomness at numbers of its own."""
         self.batches.epoch = self.epoch
         torch.manual_seed(stream_seed(self.batches.seed, self.stage, self.epoch))
         self.losses, self.started = [], time.perf_counter()
-
-    def after_loss(self):
-        """Stop, with words for `supervised.go_on` to raise, when the loss is not finite."""
-        if not torch.isfinite(self.loss):
-            self.diverged = f"the loss became {float(self.loss)} in {self.where()}"
-            raise CancelFitException()
 
     def where(self) -> str:
         """Return where the training is, and what to do about a loss that is no number there."""

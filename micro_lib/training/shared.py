@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -9,13 +10,12 @@ from typing import NamedTuple
 
 import torch
 from filelock import FileLock
-from safetensors import safe_open
-from safetensors.torch import save_file
 
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import resolve
-from micro_lib.core.runs import atomic_path, build_dir, out_dir, parsed
+from micro_lib.core.runs import build_dir, out_dir, parsed
 from micro_lib.data.records import Record
+from micro_lib.models import carded
 
 ROOMS = ("core", "analysis", "synthesis", "data", "models", "training")  # whose code decides what is made
 
@@ -65,7 +65,7 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     """Return what `make` makes for a key: from its file if there is one, else made now and left there.
 
     Processes that want the same at the same time wait for the first of them. A file counts for the code it was made
-    with, so a change of the package never meets weights of before.
+    with, so a change of the package never meets weights of before; a damaged one is reported and made anew.
 
     Parameters
     ----------
@@ -84,14 +84,19 @@ def made_once(experiment: str, key: Mapping, make: Callable[[], Made]) -> Made:
     text, path = _text(key), shared_path(experiment, key)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            states, facts = make()
-            states = {name: tensor.detach().cpu().contiguous() for name, tensor in states.items()}
-            with atomic_path(path) as temporary:
-                save_file(states, temporary, {"key": text, "facts": json.dumps(facts)})
-    with safe_open(path, "pt") as file:
-        facts = json.loads(file.metadata()["facts"])
-        return Made({name: file.get_tensor(name) for name in file.keys()}, facts)
+        if path.is_file():
+            try:
+                return _read(path, text)
+            except carded.CardError as error:
+                warnings.warn(f"{error}; it is made anew", stacklevel=2)
+        states, facts = make()
+        carded.write(path, {"key": text, "facts": facts}, states)
+        return _read(path, text)
+
+
+def _read(path: Path, text: str) -> Made:
+    with carded.opened(path, "what runs share", "`made_once` makes one", key=text) as (card, states):
+        return Made(states, card["facts"])
 
 
 def records_digest(records: Sequence[Record]) -> str:

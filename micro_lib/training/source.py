@@ -23,7 +23,7 @@ from micro_lib.data.shifts import bainite
 from micro_lib.data.tiles import Cut
 from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training import adaptation
-from micro_lib.training.adaptation_loop import ENCODER_RATE, Draws, Recipe, adapt
+from micro_lib.training.adaptation_loop import CHECKPOINT, ENCODER_RATE, Draws, Recipe, adapt
 from micro_lib.training.pretraining import pretrained
 from micro_lib.training.shared import configured, run_folder
 
@@ -79,11 +79,12 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     Returns
     -------
     dict
-        Flat: the configuration in full; fold; trained_at (commit), device; n_source (tiles or micrographs), steps,
-        epochs, train_seconds, ms_per_step; encoder_score (see `pretraining.judged`) and encoder_seconds, 0 without
-        pre-training in domain; last_loss; for source, T1, T2 and T3 <domain>_miou (pooled over pixels),
-        <domain>_miou_half (after half of the steps), <domain>_miou_per_image, <domain>_iou_<class>, and for targets
-        <domain>_rdt (Goetz et al. 2022, eq. 2: <domain>_miou over source_miou, minus 1).
+        Flat: the configuration in full; fold; trained_at (commit), device; n_source (tiles), steps, epochs (tiles shown
+        over their number; DEVIATION: they are drawn by class, not each once, see `adaptation_loop`), train_seconds,
+        ms_per_step; encoder_score (see `pretraining.judged`) and encoder_seconds, 0 without pre-training in domain;
+        last_loss; for source, T1, T2 and T3 <domain>_miou (pooled over pixels), <domain>_miou_half (after half of the
+        steps), <domain>_miou_per_image, <domain>_iou_<class>, and for targets <domain>_rdt (Goetz et al. 2022, eq. 2:
+        <domain>_miou over source_miou, minus 1).
 
     Raises
     ------
@@ -100,14 +101,21 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     network = setting.network(weights)
     tiles = setting.tiles()
     recipe = setting.recipe(len(tiles))
-    curve = adapt(
-        network, Draws(tiles, [], [], recipe), recipe, folder=folder, watch=setting.mious, device=setting.device
-    )
-    images = setting.score(network)
+    counted = {}
+
+    def watch(seen: nn.Module) -> dict[str, float]:
+        counted["images"] = setting.score(seen)
+        return mious(counted["images"])
+
+    curve = adapt(network, Draws(tiles, [], [], recipe), recipe, folder=folder, watch=watch, device=setting.device)
+    # Those of the last point are those of the network that is left; a run that goes on behind it has none.
+    images = counted["images"] if counted else setting.score(network)
     write_table(curve, folder / "curve.csv")
     write_table(images, folder / "images.csv")
     setting.save(network, folder / adaptation.NETWORK)
-    return {**setting.described(), **facts, **_costs(curve, recipe, len(tiles)), **_scores(images, curve)}
+    row = {**setting.described(), **facts, **_costs(curve, recipe, len(tiles)), **_scores(images, curve)}
+    (folder / CHECKPOINT).unlink(missing_ok=True)  # not before all is written
+    return row
 
 
 def complete(configuration: str | Mapping) -> dict:
@@ -116,6 +124,8 @@ def complete(configuration: str | Mapping) -> dict:
     known = {"pretraining": PRETRAININGS, "task": TASKS, "augmentation": AUGMENTATIONS, "schedule": SCHEDULES}
     for name, values in (known | {"architecture": ("", *adaptation.SMP_NETWORKS)}).items():
         one_of(name, full[name], values)
+    if full["task"] != DEFAULTS["task"] and not PRETRAININGS[full["pretraining"]][1]:
+        raise ValueError(f"task is {full['task']!r}, but pretraining {full['pretraining']!r} has none: leave it out")
     return full
 
 
@@ -187,10 +197,10 @@ class Setting(adaptation.Segmentation):
         parts = [self.scored([network], split, records) for split, records in self.tests.items()]
         return pd.concat(parts, ignore_index=True)
 
-    def mious(self, network: nn.Module) -> dict[str, float]:
-        """Return the mean IoU over the pixels of every domain's test micrographs."""
-        images = self.score(network).groupby("split")
-        return {f"{split}_miou": adaptation.pooled_miou(part) for split, part in images}
+
+def mious(images: pd.DataFrame) -> dict[str, float]:
+    """Return the mean IoU over the pixels of every domain's test micrographs, from their counts."""
+    return {f"{split}_miou": adaptation.pooled_miou(part) for split, part in images.groupby("split")}
 
 
 def _costs(curve: pd.DataFrame, recipe: Recipe, n_tiles: int) -> dict:

@@ -60,10 +60,6 @@ class Recipe:
         Of the order of the tiles and all that is random about them.
     loss : str
         ``"cross_entropy"`` (Trampert et al. 2021 through fastai) or ``"cross_entropy+dice"``.
-    inversion : float
-        Probability of swapping dark and bright in a training tile.
-    workers : int
-        Processes that make tiles; 0 makes them in the training process. The tiles are the same.
     """
 
     stages: Sequence[Stage]
@@ -71,8 +67,6 @@ class Recipe:
     learning_rate: float
     seed: int
     loss: str = "cross_entropy"
-    inversion: float = 0.0
-    workers: int = 0
 
     def __post_init__(self):
         one_of("loss", self.loss, LOSSES)
@@ -122,6 +116,7 @@ def train(
         If the folder holds the checkpoint of another recipe.
     """
     run = _Run(Path(folder) / CHECKPOINT, recipe, _fingerprint(network, training, validation, recipe))
+    network.to(device)  # before an optimiser gets its state, which goes where the parameters are
     run.restore(network)
     total = sum(stage.epochs for stage in recipe.stages) * _steps(training, recipe)
     with _progress(total, run) as bar:
@@ -152,10 +147,10 @@ def learner(
     fastai.learner.Learner
         With discriminative rates, weight decay and bfloat16 where the processor has it.
     """
-    tiles = Tiles(data[0], stage.px, seed=recipe.seed, mode=stage.mode, inversion=recipe.inversion)
+    tiles = Tiles(data[0], stage.px, seed=recipe.seed, mode=stage.mode)
     fixed = FixedTiles(data[1], stage.px, mode=stage.mode)
     sampler = EpochSampler(len(tiles), seed=recipe.seed)
-    loader = partial(DataLoader, batch_size=min(recipe.batch, len(tiles)), num_workers=recipe.workers)
+    loader = partial(DataLoader, batch_size=min(recipe.batch, len(tiles)))
     loaders = DataLoaders(loader(tiles, sampler=sampler, drop_last=True), loader(fixed))
     loaders.train.device = torch.device(device)  # where fastai looks for it
     result = Learner(
@@ -186,7 +181,7 @@ def unvalidated_loaders(batches: Dataset, device: str | torch.device) -> DataLoa
 
 
 def go_on(learn: Learner, fit: Callable, watch: Callback, done: int) -> None:
-    """Train on behind the last finished epoch.
+    """Train on behind the last finished epoch; whatever happens, autocast is off afterwards.
 
     Parameters
     ----------
@@ -195,8 +190,8 @@ def go_on(learn: Learner, fit: Callable, watch: Callback, done: int) -> None:
     fit : callable
         Its way to train, all but for the arguments `cbs` and `start_epoch`.
     watch : fastai.callback.core.Callback
-        Saves its `run`, which holds the state of the optimiser; its `diverged` says in words why it stopped the
-        training.
+        Its `diverged` says in words why it stopped the training; its `run` holds the state of the optimiser where
+        epochs are done.
     done : int
         Finished epochs.
 
@@ -218,10 +213,28 @@ def go_on(learn: Learner, fit: Callable, watch: Callback, done: int) -> None:
 
 
 class Unvalidated(Callback):
-    """Move a progress bar, and skip fastai's validation: for trainings in which nothing is selected on."""
+    """Move a progress bar, watch the loss, skip fastai's validation: for trainings in which nothing is selected on.
 
-    def __init__(self, bar: tqdm):
-        self.bar = bar
+    Parameters
+    ----------
+    bar : tqdm.tqdm
+        Is moved a step at a time.
+    place : str
+        Where the training is, and what to do about a loss that is no number there.
+    """
+
+    def __init__(self, bar: tqdm, place: str = ""):
+        self.bar, self.place, self.diverged = bar, place, ""
+
+    def after_loss(self):
+        """Stop, with words for `go_on` to raise, when the loss is not finite."""
+        if not torch.isfinite(self.loss):
+            self.diverged = f"the loss became {float(self.loss.detach())} in {self.where()}"
+            raise CancelFitException()
+
+    def where(self) -> str:
+        """Return where the training is, and what to do about a loss that is no number there."""
+        return self.place
 
     def after_batch(self):
         """Count a step."""
@@ -426,8 +439,8 @@ def _train_stage(network, data, recipe: Recipe, number: int, run: _Run, bar: tqd
 
 def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, recipe: Recipe) -> str:
     """Describe a training as text; two with the same one may continue each other."""
-    decisive = {name: value for name, value in vars(recipe).items() if name not in ("workers", "stages")}
-    decisive |= {"stages": [list(stage) for stage in recipe.stages], "images": [len(training), len(validation)]}
+    decisive = {**vars(recipe), "stages": [list(stage) for stage in recipe.stages]}
+    decisive["images"] = [len(training), len(validation)]
     decisive["start"] = checkpoints.start_sha256(network)
     decisive["data"] = arrays_sha256(array for pair in (*training, *validation) for array in pair)
     return json.dumps(decisive, sort_keys=True)

@@ -79,6 +79,8 @@ def test_nothing_in_common_is_far_and_one_grey_is_no_image():
     assert copy_distance([], noise).shape == (0,)
     with pytest.raises(ValueError, match=r"windows of \(8, 70\) px need"):
         copy_distance([np.zeros((8, 70))], noise)
+    with pytest.raises(ValueError, match=r"must have one size, found \[\(8, 8\), \(16, 16\)\]"):
+        copy_distance([flat, noise[0][:16, :16]], noise)
     with pytest.raises(ValueError, match="need one micrograph or more"):
         copy_distance([flat], [])
 

@@ -247,6 +247,29 @@ def test_a_better_score_is_never_worth_less(alone, scores):
     assert_allclose(found.clip(budgets[0], budgets[-1]), found)
 
 
+@pytest.mark.parametrize(
+    ("scores", "alone", "budgets", "message"),
+    [
+        (0.8, [0.5, np.nan, 0.9], [1, 2, 4], "alone: 1 of 3 values are NaN"),
+        (0.8, [0.5, 0.9], [1, 2, 4], "2 scores alone for 3 budgets"),
+        (0.8, [0.5, 0.9], [4, 1], r"above 0 and rise, found \[4.0, 1.0\]"),
+        (0.8, [0.5, 0.9], [0, 1], "above 0"),
+        (0.8, [0.5], [1], "at least 2"),
+        ([0.8, np.nan], [0.5, 0.9], [1, 2], "scores: some are NaN"),
+    ],
+)
+def test_a_curve_that_cannot_be_read_is_refused(scores, alone, budgets, message):
+    with pytest.raises(ValueError, match=message):
+        label_equivalent(scores, alone, budgets)
+
+
+def test_units_that_are_not_paired_or_alone_are_refused():
+    one = np.array([[0.8, 0.9]])
+    for scores, alone in ((one, one), (one.repeat(3, 0), one.repeat(2, 0)), (one[0], one.repeat(2, 0))):
+        with pytest.raises(ValueError, match="the same units, 2 or more"):
+            bootstrap_label_equivalent(scores, alone, [1, 4], rng=rng())
+
+
 def test_units_alike_leave_no_interval_and_others_do():
     spread = np.array([0.0, 0.01, -0.01, 0.02])[:, None]
     alone = spread + np.array([0.8, 0.9])

@@ -187,7 +187,7 @@ def test_a_stale_claim_does_not_survive_its_notebook(tmp_path, run):
     "options, complaint",
     [
         ({"only": ["07"]}, "no notebook 07; there are 03_a"),
-        ({"profile": "fast"}, "the profiles are smoke"),
+        ({"profile": "fast"}, "there are smoke"),
         ({"parameters": {"SEEDS": 2}}, r"03_a\.ipynb has no parameter SEEDS; it has PROFILE, SEED, DATA, OUT"),
         ({"parameters": {"OUT": "x"}}, "OUT is set by the runner"),
     ],

@@ -10,7 +10,7 @@ def test_an_explicit_profile_wins_over_the_environment(monkeypatch):
 
 
 def test_unknown_profiles_are_refused_with_the_choice(monkeypatch):
-    with pytest.raises(ValueError, match="PROFILE is 'fast'; the profiles are smoke, quick, study, paper"):
+    with pytest.raises(ValueError, match="PROFILE is 'fast'; there are smoke, quick, study, paper"):
         resolve("fast")
     monkeypatch.setenv("MICRO_PROFILE", "slow")
     with pytest.raises(ValueError, match="MICRO_PROFILE is 'slow'"):
@@ -18,7 +18,7 @@ def test_unknown_profiles_are_refused_with_the_choice(monkeypatch):
 
 
 def test_unknown_experiments_are_refused():
-    with pytest.raises(ValueError, match="grains"):
+    with pytest.raises(ValueError, match="experiment is 'grain'; there are grains, "):
         settings("grain", "smoke")
 
 

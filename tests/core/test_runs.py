@@ -74,7 +74,16 @@ def test_texts_that_look_missing_stay_texts(tmp_path):
     assert runs.read_table(tmp_path / "t.csv")["a"].tolist() == table["a"].tolist()
 
 
-pairs = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("ab"), st.integers(0, 99)), min_size=1, max_size=8)
+def test_columns_read_as_text_stay_what_they_were(tmp_path):
+    table = pd.DataFrame({"a": ["001", "", "1e3", "nan"], "b": ["001", "", "1e3", "2"]})
+    runs.write_table(table, tmp_path / "t.csv")
+    found = runs.read_table(tmp_path / "t.csv", text=["a"])
+    assert found["a"].tolist() == ["001", "", "1e3", "nan"]
+    np.testing.assert_array_equal(found["b"], [1, np.nan, 1000, 2])
+
+
+texts = st.sampled_from(["a", "b", "", "1", "001", "1.0", "NA", "nan"])
+pairs = st.lists(st.tuples(st.integers(0, 3), texts, st.integers(0, 99)), min_size=1, max_size=8)
 
 
 @given(st.lists(pairs, min_size=1, max_size=3))
@@ -82,10 +91,20 @@ def test_merged_rows_are_a_dictionary_in_order_of_first_appearance(tmp_path_fact
     path, model = tmp_path_factory.mktemp("m") / "t.csv", {}
     for batch in batches:
         merged = runs.merge_rows(path, pd.DataFrame(batch, columns=["k", "l", "v"]), ["k", "l"])
-        for k, letter, v in batch:
-            model[k, letter] = v  # a dictionary keeps the place of a key that is set again
+        for k, text, v in batch:
+            model[str(k), text] = v  # a dictionary keeps the place of a key that is set again
         assert list(merged.itertuples(index=False, name=None)) == [(*key, v) for key, v in model.items()]
-        pd.testing.assert_frame_equal(runs.read_table(path), merged, check_dtype=False)
+        pd.testing.assert_frame_equal(runs.read_table(path, text=["k", "l"]), merged, check_dtype=False)
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [([1, 2], ["1", "2"]), (["", "a"], [None, "a"]), ([0.1, np.nan], ["0.1", ""]), ([True, False], ["True", "False"])],
+)
+def test_keys_are_equal_if_their_cells_are(tmp_path, first, again):
+    for keys, values in ((first, [1, 2]), (again, [3, 4]), (first, [5, 6])):
+        merged = runs.merge_rows(tmp_path / "t.csv", pd.DataFrame({"k": keys, "v": values}), ["k"])
+    assert merged["v"].tolist() == [5, 6]
 
 
 def test_merged_rows_may_bring_new_columns(tmp_path):

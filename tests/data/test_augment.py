@@ -113,6 +113,25 @@ def test_tone_table_standardises_the_whole_micrograph(seed, inverted):
     assert (rising <= 1e-6).all() if inverted else (rising >= -1e-6).all()
 
 
+def changes_of_tone(operations):
+    """How far (rms) each of 60 tables is from plain standardisation, over a picture of mean 128 and spread 25."""
+    torch.manual_seed(0)
+    levels = np.random.default_rng(0).normal(128, 25, 4000).clip(0, 255).astype(int)
+    histogram = torch.from_numpy(np.bincount(levels, minlength=256))
+    plain = augment.tone_table(histogram, None)
+    tables = torch.stack([augment.tone_table(histogram, operations) for _ in range(60)])
+    return ((tables - plain)[:, levels].square().mean(1).sqrt()).numpy()
+
+
+def test_the_change_of_tone_is_no_straight_line_which_standardising_would_undo():
+    assert np.median(changes_of_tone(augment.point_operations())) > 0.02
+
+
+def test_brightness_and_contrast_alone_are_taken_out_but_for_what_they_clip():
+    changes = changes_of_tone(v2.ColorJitter(brightness=0.2, contrast=0.25))
+    assert np.median(changes) < 1e-5 and np.quantile(changes, 0.9) < 0.02
+
+
 def test_tone_table_without_operations_is_plain_standardisation():
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (30, 30)))
     table = augment.tone_table(torch.bincount(image.flatten(), minlength=256), None)

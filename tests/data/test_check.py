@@ -175,6 +175,14 @@ def test_a_folder_of_micrographs_only(tmp_path):
     assert check(tmp_path)["severity"].tolist() == ["info"]
 
 
+def test_whoever_names_classes_is_told_where_no_masks_are(folder):
+    (folder / "masks").rename(folder / "labels")
+    row = row_of(check(folder, IDS), ".")
+    assert (row.severity, row.found) == ("error", "no masks folder, but labels")
+    assert check(folder)["severity"].tolist() == ["info"]
+    assert check(folder / "images", IDS)["found"].tolist() == ["no masks folder"]
+
+
 def test_empty_and_missing_folders(tmp_path):
     assert check(tmp_path)["found"].tolist() == ["no micrographs"]
     with pytest.raises(NotADirectoryError, match="absent is no folder; expected one with images"):

@@ -101,6 +101,11 @@ def test_a_broken_picture_is_named(tmp_path):
         class_folders(tmp_path, 32)
 
 
+def test_unknown_tasks_are_refused():
+    with pytest.raises(ValueError, match="task is 'folders'; there are scenarios, parameters, folder"):
+        collection("folders", 4, 32, 1)
+
+
 def test_an_information_bar_is_cut_off(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("a", "b"):

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
+from tqdm.auto import tqdm
 
 from micro_lib.core.runs import read_table
 from micro_lib.data import conversion, downloads, packs
@@ -331,12 +332,12 @@ def test_download_shows_its_progress_in_bytes(small, served, monkeypatch):
     address, _ = served(small / "www")
     shown = []
 
-    class Bar(downloads.tqdm):
+    class Bar(tqdm):
         def close(self):
             shown.append((self.n, self.total, self.unit))
             super().close()
 
-    monkeypatch.setattr(downloads, "tqdm", Bar)
+    monkeypatch.setattr(downloads, "progress", Bar)
     fetch("nasa_ebc", cache=small / "cache", base_url=address)
     total = int(read_table(downloads.REGISTRY)["bytes"].sum())
     assert shown[0] == (total, total, "B")
@@ -474,10 +475,10 @@ def test_316l_is_never_downloaded(monkeypatch, tmp_path):
 
 def test_unknown_words_are_refused_with_the_known_ones(monkeypatch):
     for kwargs, match in (
-        ({"name": "steel"}, "no pack 'steel'; there are ebc_crack_tiles"),
-        ({"name": "uhcs", "data": "Real"}, "expected one of auto, real, generated"),
-        ({"name": "pure_iron_serial", "split": "development"}, "it has all, test"),
-        ({"name": "uhcs", "masks": "masks_2"}, "it has masks, masks_region"),
+        ({"name": "steel"}, "pack is 'steel'; there are ebc_crack_tiles"),
+        ({"name": "uhcs", "data": "Real"}, "DATA is 'Real'; there are auto, real, generated"),
+        ({"name": "pure_iron_serial", "split": "development"}, "there are all, test"),
+        ({"name": "uhcs", "masks": "masks_2"}, "there are masks, masks_region"),
     ):
         with pytest.raises(ValueError, match=match):
             pack(**kwargs)
@@ -745,7 +746,8 @@ def test_available_names_the_place_of_each_pack(tmp_path, monkeypatch):
     (tmp_path / "cache" / "nasa_ebc").mkdir(parents=True)
     (tmp_path / "cache" / "nasa_ebc" / "manifest.csv").write_text("name,specimen\n")
     monkeypatch.setenv("MICRO_DATA", str(tmp_path / "given"))
-    table = packs.available(tmp_path / "cache").set_index("pack")
+    monkeypatch.setattr(packs.pooch, "os_cache", lambda project: tmp_path / "cache")
+    table = packs.available().set_index("pack")
     assert table.loc["uhcs", "found"] == "$MICRO_DATA" and table.loc["nasa_ebc", "found"] == "download cache"
     assert table.loc["ss316l_grains", "otherwise"] == "get it by hand, see its card"
     assert table.loc["pure_iron_serial", "otherwise"] == "downloaded when asked for"

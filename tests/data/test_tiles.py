@@ -106,7 +106,7 @@ def test_rendered_and_pooled_micrographs_are_the_same():
     def render(row):
         calls.append(row["seed"])
         made = micrograph(int(row["seed"]))
-        return Made(made.image.astype(np.uint16) << 8, made.mask)
+        return Made(made.image.astype(np.float32), made.mask)
 
     rendered = Rendered(pd.DataFrame({"seed": [4, 9, 2], "look": ["a", "b", "a"]}), render)
     pool = tiles.pool(rendered)
@@ -114,7 +114,21 @@ def test_rendered_and_pooled_micrographs_are_the_same():
     on_the_fly, in_memory = Tiles(rendered, 32, seed=1), Tiles(pool, 32, seed=1)
     assert torch.equal(on_the_fly[(0, 1)][0], in_memory[(0, 1)][0])
     assert calls == [4, 9, 2, 9]  # rendered again, not kept
-    assert pool[0].image.dtype == np.uint8 and np.array_equal(pool[0].image, micrograph(4).image)
+    assert pool[0].image.dtype == np.uint8 and np.array_equal(pool[0].mask, micrograph(4).mask)
+
+
+def test_twelve_bits_in_sixteen_keep_their_grey_levels():
+    camera = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    found = tiles.to_uint8(camera)
+    assert found.dtype == np.uint8 and len(np.unique(found)) == 256
+    assert (np.abs(found - camera * (255 / 4095)) <= 0.501).all()
+    full = np.array([[0, 32768, 65535]], np.uint16)
+    assert tiles.to_uint8(full).tolist() == [[0, 128, 255]]
+
+
+def test_eight_bits_stay_as_they_are():
+    image = np.array([[7, 9], [100, 8]], np.uint8)
+    assert tiles.to_uint8(image) is image
 
 
 def test_floats_are_stretched_and_broken_ones_refused():
@@ -127,7 +141,7 @@ def test_floats_are_stretched_and_broken_ones_refused():
 
 
 def test_refusals(micrographs):
-    with pytest.raises(ValueError, match="mode is 'zoom'; the modes are crop, resize"):
+    with pytest.raises(ValueError, match="mode is 'zoom'; there are crop, resize"):
         Tiles(micrographs, 32, seed=1, mode="zoom")
     with pytest.raises(ValueError, match="no micrographs"):
         FixedTiles([], 32)

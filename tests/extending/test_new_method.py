@@ -47,7 +47,7 @@ def test_it_trains_and_does_what_it_is_for(tmp_path):
         torch.manual_seed(0)
         plan = Recipe(method, 2, 30, 4, Framing(1.0, 32, 4), 1e-2, seed=1, points=1)
         draws, network = Draws(micrographs(), [], micrographs(contrast=15, seed=1), plan), Tiny()
-        curve = adapt(network, draws, plan, folder=tmp_path, watch=lambda _: {"target_largest": 0.5})
+        curve = adapt(network, draws, plan, folder=tmp_path / method, watch=lambda _: {"target_largest": 0.5})
         assert np.isfinite(curve["loss"]).all() and ("entropy" in curve) == (method == "MinEnt")
         with torch.no_grad():
             left[method] = Confidence(1.0).loss(student(network, side_px=40), draws(99))[1]["entropy"]

@@ -57,7 +57,7 @@ def test_it_is_read_with_its_specimens_and_trains(home):
 
 
 def test_where_it_is_missing_or_wrong_there_are_words(home, tmp_path):
-    assert available(tmp_path).set_index("pack").loc["zirconia", "otherwise"].startswith("get it by hand")
+    assert available().set_index("pack").loc["zirconia", "otherwise"].startswith("get it by hand")
     with pytest.raises(DataUnavailable, match="Ask our laboratory"):
         pack("zirconia", "real")
     lay_out(home)

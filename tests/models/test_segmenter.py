@@ -1,5 +1,7 @@
 """The segmenter: any size, any bit depth, no seams, and a file that cannot be damaged unnoticed."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from micro_lib.core.labels import GRAIN_BOUNDARY
+from micro_lib.data.tiles import FixedTiles, Labelled, reduced
 from micro_lib.models import segmenter, unet
 from micro_lib.models.carded import CardError
 from micro_lib.models.segmenter import Card, Segmenter, standardise
@@ -130,6 +133,47 @@ def test_scale_shows_the_network_another_size_and_keeps_that_of_the_input():
     for scale in (0, -1, np.nan, np.inf):
         with pytest.raises(ValueError, match="must be a positive number"):
             watched.predict(smooth, scale)
+
+
+class Noting(Dark):
+    """Keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.numpy().copy())
+        return super().forward(x)
+
+
+def speckled(height, width, seed=0):
+    """Return noise as fine as pixels, of which averaging takes most away, on bright and dark halves."""
+    image = np.random.default_rng(seed).normal(120, 30, (height, width))
+    image[:, width // 2 :] += 40
+    return image.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("working_scale", [1.0, 0.5])
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_the_network_sees_what_it_was_trained_on(working_scale, scale):
+    """At the scale it works at, as a training tile of the reduced micrograph: mean 0 and standard deviation 1."""
+    image, network = speckled(192, 192), Noting()
+    Segmenter(network, replace(CARD, working_scale=working_scale)).predict(image, scale)
+    (tile,) = network.seen
+    side, margin = round(192 * working_scale * scale), segmenter.MARGIN_PX
+    shown = tile[0, 0, margin : margin + side, margin : margin + side]
+    assert shown.mean() == pytest.approx(0, abs=1e-4) and shown.std() == pytest.approx(1, abs=1e-4)
+    small = reduced(Labelled(image, np.zeros_like(image)), working_scale * scale)
+    expected, _ = FixedTiles([small], side)[0]
+    # Training tiles have whole grey levels, so half of one is as near as they come.
+    np.testing.assert_allclose(shown, expected[0].numpy(), atol=0.51 / small.image.std() + 5e-3)
+
+
+def test_detail_that_averages_out_is_no_contrast():
+    fine = np.indices((128, 128)).sum(0) % 2 * np.uint8(255)  # every pixel of half the size is the same grey
+    probability = Segmenter(Dark(), replace(CARD, working_scale=0.5)).predict(fine)
+    np.testing.assert_allclose(probability, 0.5, atol=1e-6)
 
 
 class Hungry(Dark):

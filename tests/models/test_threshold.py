@@ -25,9 +25,9 @@ def micrograph(seed, size=160, noise=12):
 
 
 def reference(image):
-    """Write the untuned baseline out: blur 2 px, Otsu, 8-connected dark parts of at least 200 px."""
+    """Write the untuned baseline out: blur 2 px, Otsu (bright is above it), 8-connected dark parts from 200 px on."""
     blurred = cv2.GaussianBlur(image, (0, 0), 2)
-    parts, n = label(blurred < threshold_otsu(blurred), np.ones((3, 3)))
+    parts, n = label(~(blurred > threshold_otsu(blurred)), np.ones((3, 3)))
     out = np.zeros(image.shape, np.uint8)
     for part in range(1, n + 1):
         if (parts == part).sum() >= 200:
@@ -57,7 +57,6 @@ def test_bit_depth_changes_next_to_nothing(dtype, scale):
 
 def test_closing_joins_what_a_gap_parts_and_area_drops_what_is_small():
     image = np.full((60, 120), 200, np.uint8)
-    image[0, 0] = 100  # below a threshold there must be a level to put it at
     image[28:32, :58] = image[28:32, 62:] = 50  # 232 px on either side of a gap of 4 px
     image[5:8, 5:8] = 50
     plain = Threshold(sigma_px=0, min_area_px=232).segment(image)
@@ -67,8 +66,25 @@ def test_closing_joins_what_a_gap_parts_and_area_drops_what_is_small():
     assert not Threshold(sigma_px=0, min_area_px=400).segment(image).any()
 
 
-def test_a_flat_image_has_no_boundary():
-    assert not REFERENCE.segment(np.full((50, 50), 7, np.uint8)).any()
+@pytest.mark.parametrize(("dtype", "dark", "bright"), [(np.uint8, 50, 200), (np.uint16, 0, 1), (np.float32, -0.5, 0.5)])
+def test_of_two_levels_the_darker_one_is_the_boundary(dtype, dark, bright):
+    image = np.full((40, 60), bright, dtype)
+    image[10:20] = dark
+    found = Threshold(sigma_px=0, min_area_px=600).segment(image)
+    assert_array_equal(found, image == dark)
+    assert found.sum() == 600
+
+
+@pytest.mark.parametrize("value", [np.uint8(7), np.uint8(0), np.uint16(65535), np.float32(0.1), np.float32(-3.3)])
+@pytest.mark.parametrize("sigma_px", [0, 2.0])
+def test_a_flat_image_has_no_boundary(value, sigma_px):
+    assert not Threshold(sigma_px, min_area_px=1).segment(np.full((50, 50), value)).any()
+
+
+def test_an_image_that_blurring_makes_flat_has_no_boundary():
+    image = np.full((50, 50), 7, np.uint8)
+    image[25, 25] = 8
+    assert not REFERENCE.segment(image).any()
 
 
 def test_colour_is_refused():

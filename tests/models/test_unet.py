@@ -5,6 +5,7 @@ import importlib.resources
 import socket
 import time
 import types
+from pathlib import Path
 
 import pytest
 import timm
@@ -147,7 +148,13 @@ def test_without_network_the_weights_are_unavailable_soon(answers, monkeypatch, 
     [
         ({"architecture": "vgg"}, "architecture is 'vgg'; there are lite0, resnet18"),
         ({"architecture": "lite0", "weights": "micronet"}, "weights is 'micronet'; there are imagenet, random"),
-        ({"architecture": "lite0", "decoder_norm": "group"}, "decoder_norm is 'group'; there are none, batch"),
+        ({"architecture": "lite0", "weights": Path("imagenet.pt")}, r"weights is .*Path.*imagenet\.pt.*; there are"),
+        (
+            {"architecture": "dynamic_resnet18", "decoder_norm": "group"},
+            "decoder_norm is 'group'; there are none, batch",
+        ),
+        ({"architecture": "lite0", "decoder_norm": "batch"}, "decoder_norm is 'batch'; there are none$"),
+        ({"architecture": "lite0", "n_classes": 1}, "n_classes is 1; a whole number, 2 or larger"),
     ],
 )
 def test_unknown_names_are_refused(arguments, message):

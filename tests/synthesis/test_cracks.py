@@ -15,9 +15,12 @@ from numpy import array_equal as same
 from PIL import Image as PillowImage
 from skimage.measure import label
 
+from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
+from micro_lib.data.files import check
+from micro_lib.data.manifest import read_manifest
 from micro_lib.data.packs import pack
-from micro_lib.synthesis import cracks
+from micro_lib.synthesis import crack_drawing, cracks
 from micro_lib.synthesis.crack_statistics import TILE_PARAMETERS, distances, fit, measure_all
 from micro_lib.synthesis.cracks import PARAMETERS, render
 from micro_lib.synthesis.distributions import Constant, Integers
@@ -220,6 +223,17 @@ def test_darkest_in_the_middle():
     assert row.argmin() == 64 - 58 and (np.diff(row[:7]) <= 0).all() and (np.diff(row[6:]) >= 0).all()
 
 
+@pytest.mark.parametrize("zigzag", [0.0, 0.3, 0.9, 1.0])
+def test_bends_go_back_as_often_as_asked_for_and_the_first_to_either_side(zigzag):
+    p = {"segment_spread": 0.2, "bend_deg": 20.0, "bend_spread": 0.3, "zigzag": zigzag}
+    steps = np.stack([np.diff(crack_drawing._walk(4, 20.0, p, stream(i, "walk")), axis=0) for i in range(600)])
+    headings = np.arctan2(steps[..., 0], steps[..., 1])  # (600, 4), from straight down
+    sides = np.sign(np.diff(headings, axis=1))  # (600, 3)
+    assert abs((sides[:, 0] > 0).mean() - 0.5) < 4 * np.sqrt(0.25 / 600)
+    back = sides[:, 1:] != sides[:, :-1]
+    assert abs(back.mean() - zigzag) <= 4 * np.sqrt(zigzag * (1 - zigzag) / back.size)
+
+
 # Repetition and balance
 
 
@@ -268,6 +282,15 @@ def test_the_papers_generator_is_texture_and_crack():
 # Bad input
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"bit_depth": 12}, "'bit_depth' is 12"), ({"core_share": 1.0}, "'core_share' is 1.0; a number from 0.3 to 0.95")],
+)
+def test_rows_out_of_range_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        render(plain(**changes), TEXTURES)
+
+
 def test_bad_pools_and_scenarios_are_refused():
     with pytest.raises(ValueError, match=r"a pool of textures is \(N, H, W\) uint8"):
         render(plain(), TEXTURES[0])
@@ -275,7 +298,7 @@ def test_bad_pools_and_scenarios_are_refused():
         render(plain(), TEXTURES.astype(float))
     with pytest.raises(ValueError, match="texture 5 of a pool of 3"):
         render(plain(texture=5), TEXTURES)
-    with pytest.raises(ValueError, match="no generator 'all'; there are paper, covering"):
+    with pytest.raises(ValueError, match="generator is 'all'; there are paper, covering"):
         cracks.scenario(cracks.invented(), 3, "all")
     with pytest.raises(ValueError, match="0 textures"):
         cracks.scenario(cracks.invented(), 0)
@@ -299,54 +322,64 @@ def table():
     return cracks.scenario(cracks.invented(), len(TEXTURES)).sample(12, 4)
 
 
-def render_here(row):
-    return render(row, TEXTURES)
-
-
 def test_tiles_in_a_folder_are_the_rendered_ones(table, tmp_path):
-    folder = cracks.write_tiles(table, render_here, tmp_path / "tiles")
+    folder = cracks.write_tiles(table, TEXTURES, tmp_path / "tiles")
     manifest = pd.read_csv(folder / "manifest.csv")
-    pd.testing.assert_frame_equal(manifest.drop(columns="name"), table, check_exact=False, rtol=1e-12)
+    pd.testing.assert_frame_equal(manifest.drop(columns=["name", "specimen"]), table, check_exact=False, rtol=1e-12)
     for name, row in zip(manifest["name"], table.to_dict("records"), strict=True):
-        made = render_here(row)
+        made = render(row, TEXTURES)
         assert name.startswith("crack_" if row["crack"] else "nocrack_")
         assert same(np.array(PillowImage.open(folder / "images" / f"{name}.png")), made.image)
         assert same(np.array(PillowImage.open(folder / "masks" / f"{name}.png")), 255 * made.mask)
     assert len(list(folder.rglob("*.png"))) == 2 * len(table)
 
 
-def test_a_broken_run_goes_on_where_it_stopped(table, tmp_path):
+def test_a_folder_of_tiles_is_a_pack(table, tmp_path):
+    folder = cracks.write_tiles(table, TEXTURES, tmp_path)
+    listed = read_manifest(folder / "manifest.csv")
+    assert len(listed) == len(table) and listed["group"].nunique() == 1  # one pool: never divided
+    classes = ClassMap("crack_tiles", ("no crack", "crack"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00"))
+    assert "error" not in set(check(folder, classes)["severity"])
+
+
+def test_a_broken_run_goes_on_where_it_stopped(table, tmp_path, monkeypatch):
     done = []
 
-    def breaks(row):
+    def breaks(row, textures):
         if len(done) == 5:
             raise KeyboardInterrupt
         done.append(row["seed"])
-        return render_here(row)
+        return render(row, textures)
 
+    monkeypatch.setattr(cracks, "render", breaks)
     with pytest.raises(KeyboardInterrupt):
-        cracks.write_tiles(table, breaks, tmp_path)
+        cracks.write_tiles(table, TEXTURES, tmp_path)
     last = sorted((tmp_path / "masks").glob("*.png"), key=lambda path: path.name[-10:])[-1]
     last.unlink()  # as if killed between image and mask
     again = []
-    cracks.write_tiles(table, lambda row: again.append(row["seed"]) or render_here(row), tmp_path)
+    monkeypatch.setattr(cracks, "render", lambda row, pool: again.append(row["seed"]) or render(row, pool))
+    cracks.write_tiles(table, TEXTURES, tmp_path)
     assert again == table["seed"].tolist()[4:]
-    cracks.write_tiles(table, lambda row: pytest.fail("rendered again"), tmp_path)
+    cracks.write_tiles(table, TEXTURES, tmp_path)
+    assert len(again) == len(table) - 4
     assert not [path for path in tmp_path.rglob(".*") if path.is_file()]
 
 
 def test_a_folder_of_other_tiles_is_refused(table, tmp_path):
-    cracks.write_tiles(table.head(2), render_here, tmp_path)
-    with pytest.raises(ValueError, match=r"manifest.csv lists other tiles"):
-        cracks.write_tiles(table.tail(2), render_here, tmp_path)
+    cracks.write_tiles(table.head(2), TEXTURES, tmp_path)
+    brighter = (TEXTURES + 10).astype(np.uint8)
+    for rows, textures in ((table.tail(2), TEXTURES), (table.head(2), brighter)):
+        with pytest.raises(ValueError, match=r"manifest.csv lists other tiles or textures"):
+            cracks.write_tiles(rows, textures, tmp_path)
 
 
-def test_streaming_holds_no_tiles(tmp_path):
+def test_streaming_holds_no_tiles(tmp_path, monkeypatch):
     table = cracks.scenario(cracks.invented(), 1).sample(120, 4)
     blank = render(plain(crack=False), FLAT)
-    cracks.write_tiles(table.head(20), lambda row: blank, tmp_path / "warm")
+    monkeypatch.setattr(cracks, "render", lambda row, textures: blank._replace(image=blank.image.copy()))
+    cracks.write_tiles(table.head(20), FLAT, tmp_path / "warm")
     tracemalloc.start()
-    cracks.write_tiles(table, lambda row: blank._replace(image=blank.image.copy()), tmp_path / "all")
+    cracks.write_tiles(table, FLAT, tmp_path / "all")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2e6  # 120 tiles and their masks are 3.9 MB
@@ -392,7 +425,7 @@ def test_the_same_tiles_and_seed_learn_the_same(stand_ins):
 def test_textures_come_from_each_specimen_in_equal_parts():
     tiles = [Tile(f"{group}{i}", np.full((64, 64), grey + i, np.uint8), np.zeros((64, 64), np.uint8), group)
              for group, grey in (("dark", 40), ("bright", 200)) for i in range(3)]  # fmt: skip
-    pool = cracks.grow_pool(tiles, 5, shape=(40, 40), k=1, max_patches=100, seed=1)
+    pool = cracks.grow_pool(tiles, 5, k=1, max_patches=100, seed=1)
     means = pool.mean(axis=(1, 2))
     assert (means > 120).sum() == 3 and (means < 120).sum() == 2
     assert all(np.ptp(texture) <= 2 for texture in pool)  # no patch of the other specimen
@@ -427,10 +460,8 @@ def test_tiles_that_do_not_do_are_named(stand_ins):
 def test_tiles_of_mixed_size_are_learned_from(stand_ins):
     cracked, free = ([r for r in stand_ins if r.mask.any() == has] for has in (True, False))
     cut = [Tile(r.name, r.image[:100, :90], r.mask[:100, :90]) for r in (*cracked[:4], *free[:2])]
-    made = cracks.learn(
-        [*cracked[4:8], *cut], seed=1, n_textures=2, shape=(96, 64), max_patches=300, calibration_rounds=0
-    )
-    assert made.render(made.space.sample(1, 1).iloc[0].to_dict()).image.shape == (96, 64)
+    made = cracks.learn([*cracked[4:8], *cut], seed=1, n_textures=2, max_patches=300, calibration_rounds=0)
+    assert made.render(made.space.sample(1, 1).iloc[0].to_dict()).image.shape == (128, 128)
 
 
 # Tiles drawn from what was fitted measure as the tiles it was fitted to
@@ -441,17 +472,16 @@ def drawn_from(fitted, textures, n):
     return measure_all(Tile(str(i), *tile[:2]) for i, tile in enumerate(cracks.rendered(space.sample(n, 9), textures)))
 
 
-def test_calibration_takes_a_bias_away(stand_ins):
+def test_calibration_takes_a_bias_away(stand_ins, monkeypatch):
+    monkeypatch.setattr(cracks, "CALIBRATION_TILES", 150)
     measured = measure_all(record for record in stand_ins if record.mask.any())
     textures = np.stack([record.image for record in stand_ins if not record.mask.any()])
     plain_fit = fit(measured)
     wide = plain_fit["width_px"].distribution
     biased = plain_fit.replace(width_px=type(wide)("pattern", tuple(v + 2 for v in wide.values), None, 1, 40))
     before = distances(measured, drawn_from(biased, textures, 200))
-    after = distances(
-        measured,
-        drawn_from(cracks.calibrate(biased, measured, textures, rounds=2, n_tiles=150, seed=1), textures, 200),
-    )
+    calibrated = cracks.calibrate(biased, measured, textures, rounds=2, seed=1)
+    after = distances(measured, drawn_from(calibrated, textures, 200))
     assert before["width"] > 0.3 and after["width"] < 0.15
     assert after.max() < 0.2
     assert cracks.calibrate(plain_fit, measured, textures, rounds=0, seed=1) == plain_fit

@@ -13,9 +13,9 @@ from numpy import array_equal as same
 
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis.grains import boundary_mask, render
+from micro_lib.synthesis.grains import boundary_mask, etch_boundaries, render
 from micro_lib.synthesis.presets import PARAMETERS, preset
-from micro_lib.synthesis.tessellation import Geometry, tessellate
+from micro_lib.synthesis.tessellation import Geometry, draw, tessellate
 
 GEOMETRY = {
     "grain_diameter_px",
@@ -167,11 +167,29 @@ def test_sizes_may_be_small_and_unequal(shape, row):
     np.testing.assert_array_equal(np.unique(made.labels), np.arange(1, made.labels.max() + 1))
 
 
-@pytest.mark.parametrize("width", [3.0, 5.0, 10.0, 15.0])
-def test_the_mask_is_as_wide_as_asked_for(width):
-    geometry = Geometry(np.ones((41, 60), np.int32), np.abs(np.arange(-30.0, 30.0))[None].repeat(41, 0), None, None)
-    # A line through pixel centres is an odd number of pixels wide: within one of what was asked for.
-    assert abs(boundary_mask(geometry, plain(mask_width_px=width)).sum(1).mean() - width) <= 1
+def straight(angle_deg, shift_px):
+    """One straight boundary through the middle of 301 px x 301 px, `angle_deg` from upright."""
+    across, along = (np.array([np.cos(np.deg2rad(a)), np.sin(np.deg2rad(a))]) for a in (angle_deg, angle_deg + 90))
+    ends = 150 + shift_px * across + np.linspace(-200, 200, 5)[:, None] * along
+    lines = draw(ends[None], (301, 301))
+    return Geometry(np.ones((301, 301), np.int32), cv2.distanceTransform(255 - lines, cv2.DIST_L2, 5), (), ())
+
+
+@pytest.mark.parametrize(
+    ("width", "upright", "mask_px", "groove_px"),
+    [(2.0, 1, 0.9, 1.8), (4.0, 3, 3.4, 4.1), (6.0, 5, 5.2, 6.2), (10.0, 9, 9.5, 10.2)],
+)
+def test_mask_and_groove_are_as_wide_as_stated_over_all_directions(width, upright, mask_px, groove_px):
+    p, masks, grooves = plain(boundary_width_px=width, boundary_grey=0.0), [], []
+    for angle in range(0, 46, 9):
+        for shift in (0.0, 0.3, 0.6):
+            geometry, slope = straight(angle, shift), np.cos(np.deg2rad(angle))
+            depth = 1 - etch_boundaries(np.ones((301, 301), np.float32), geometry, p, stream(1, "groove"))
+            for widths, cover in ((masks, boundary_mask(geometry, p)), (grooves, depth)):
+                widths.append(cover[100:200].sum(1).mean() * slope)
+    assert (boundary_mask(straight(0, 0.0), p)[100:200].sum(1) == upright).all()
+    assert np.mean(masks) == pytest.approx(mask_px, abs=0.1)
+    assert np.mean(grooves) == pytest.approx(groove_px, abs=0.1)
 
 
 def test_the_mask_follows_the_distance_rule():

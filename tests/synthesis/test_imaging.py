@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from micro_lib.core.seeds import stream
-from micro_lib.synthesis.imaging import detect, digitise, focus, illuminate, measure
+from micro_lib.synthesis.imaging import NOISE_FIRST, detect, digitise, focus, illuminate, measure
 
 surfaces = arrays.arrays(
     np.float32, st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=st.floats(-1, 2, width=32)
@@ -94,11 +94,6 @@ def test_sixteen_bits_hold_the_same_picture_more_finely():
 def test_levels_computed_by_hand(p, levels):
     signal = np.array([[0, 0.25, 0.5, 1]], np.float32)
     np.testing.assert_array_equal(digitise(signal, plain(**p)), [levels])
-
-
-def test_other_bit_depths_are_refused():
-    with pytest.raises(KeyError, match="12"):
-        digitise(flat(0.5), plain(bit_depth=12))
 
 
 # Detection
@@ -200,6 +195,25 @@ def test_charging_only_brightens():
 
 
 # The whole chain
+
+
+@pytest.mark.parametrize("sigma", [1.0, 1.5, 2.5])
+def test_the_blur_comes_after_the_noise_in_the_look_of_the_paper_alone(sigma):
+    p = {"detector_noise": 0.1, "blur_sigma_px": sigma, "bit_depth": 16}
+    looks = {"paper": NOISE_FIRST, "": "", "other": "other"}
+    noise = {
+        name: measure(flat(0.5, (400, 400)), plain(look=look, **p), random()) / 65535 for name, look in looks.items()
+    }
+    # Convolved with a Gaussian, white noise keeps the root of the sum of the squared weights: 1 / (2 sqrt(pi) sigma).
+    np.testing.assert_allclose(noise["paper"].std(), 0.1 / (2 * np.sqrt(np.pi) * sigma), rtol=0.03)
+    for name in ("", "other"):
+        np.testing.assert_allclose(noise[name].std(), 0.1, rtol=0.01)
+
+
+def test_a_row_without_a_look_is_measured_in_the_order_of_a_microscope():
+    p = plain(detector_noise=0.1, blur_sigma_px=1.5)
+    without = {name: value for name, value in p.items() if name != "look"}
+    np.testing.assert_array_equal(measure(flat(0.5), without, random()), measure(flat(0.5), p, random()))
 
 
 def test_the_measurement_is_keyed_by_its_stream():

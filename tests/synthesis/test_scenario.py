@@ -301,6 +301,12 @@ ENTRY = {"name": "a", "unit": "px", "doc": ""}
         (broken(parameters=[{**ENTRY, "distribution": {"kind": "uniform", "low": 1}}]), "'a'.*low"),
         (broken(parameters=[{**ENTRY, "distribution": {"kind": "Integers", "low": 1}}]), "'a'.*high"),
         (broken(parameters=[{**ENTRY, "distribution": {"kind": "Integers", "low": 2, "high": 1}}]), "'a'.*low 2"),
+        (broken(parameters=[{**ENTRY, "distribution": {"kind": "Choice", "weights": 5}}]), "'a'.*weights are 5"),
+        (broken(parameters=[{**ENTRY, "distribution": {"kind": "Choice", "weights": [1, 2]}}]), "'a'.*weights are"),
+        (
+            broken(parameters=[{**ENTRY, "distribution": {"kind": "Conditional", "on": "b", "cases": 3}}]),
+            "'a'.*cases are 3",
+        ),
         (broken(parameters=[{"name": "a"}]), "distribution"),
     ],
 )

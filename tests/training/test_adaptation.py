@@ -12,17 +12,18 @@ from torchvision import tv_tensors
 from micro_lib.analysis.metrics import stacked
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.profiles import settings
-from micro_lib.core.runs import read_table
+from micro_lib.core.runs import build_dir, read_table
 from micro_lib.data.framing import Framing
 from micro_lib.data.records import Record
 from micro_lib.data.shifts import SHIFTS, Shift
 from micro_lib.data.tiles import MODES, Labelled
 from micro_lib.models import carded
 from micro_lib.models.carded import CardError
-from micro_lib.training import adaptation
+from micro_lib.training import adaptation, adaptation_loop
 from micro_lib.training.adaptation import (
     ARMS,
     CONFIGURATIONS,
+    Segmentation,
     Setting,
     alike,
     bagged,
@@ -34,7 +35,7 @@ from micro_lib.training.adaptation import (
     predict,
     run,
 )
-from micro_lib.training.adaptation_loop import Draws, Recipe
+from micro_lib.training.adaptation_loop import CHECKPOINT, Draws, Recipe
 from micro_lib.training.adaptation_methods import METHODS
 from micro_lib.training.shared import Made
 
@@ -83,7 +84,9 @@ def test_configurations_cover_arms_and_shifts():
         ({"labels": "3"}, "labels is '3'; there are none, 1, 2, oracle"),
         ({"architecture": "dynamic_resnet18"}, "architecture is 'dynamic_resnet18'"),
         ({"shift": "316L to iron", "labels": "oracle"}, "no target micrographs but those tested"),
-        ({"labels": "oracle", "method": "FDA"}, "the oracle is trained on target labels alone"),
+        ({"labels": "oracle", "method": "FDA"}, "target labels are trained on by method 'none' alone, not by 'FDA'"),
+        ({"labels": "2", "method": "AdaptSegNet"}, "by method 'none' alone, not by 'AdaptSegNet'"),
+        ({"labels": "oracle", "alignment": "true"}, "alignment chooses unlabelled target tiles"),
         ({"alignment": "pseudo"}, "alignment chooses unlabelled target tiles"),
         ({"method": "AdaptSegNet", "adversarial": "0.01"}, "adversarial is '0.01'; a number, 0 or larger"),
         ({"method": "AdaptSegNet", "adversarial": -1.0}, "adversarial is -1.0; a number, 0 or larger"),
@@ -94,6 +97,22 @@ def test_configurations_cover_arms_and_shifts():
 def test_wrong_configurations_are_refused(configuration, message):
     with pytest.raises(ValueError, match=message):
         complete(configuration)
+
+
+def test_a_new_method_with_discriminators_can_be_given_their_weight(monkeypatch):
+    monkeypatch.setitem(METHODS, "mine", lambda given: [given.adversarial(nn.Identity())])
+    state = torch.get_rng_state()
+    assert complete({"method": "mine", "adversarial": 0.01})["adversarial"] == 0.01
+    with pytest.raises(ValueError, match="a weight of AdaptSegNet and ADVENT and mine; method is 'self-training'"):
+        complete({"method": "self-training", "adversarial": 0.01})
+    assert torch.equal(torch.get_rng_state(), state), "asking costs no random number"
+
+
+@pytest.mark.parametrize("name", ["0d to 180d", "coating", "316L to iron", "T2"])  # those with stand-ins of all
+def test_shifts_without_target_micrographs_to_train_on_are_known(name):
+    make, _ = SHIFTS[name]
+    made = make(0, settings("adaptation", "smoke"), "generated", "smoke")
+    assert made.is_transductive == (name in adaptation.TRANSDUCTIVE)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 1.5, "1"])
@@ -125,6 +144,39 @@ def test_a_row_is_flat_whole_and_adds_up(tmp_path):
     curve = read_table(tmp_path / "curve.csv")
     assert curve["step"].tolist() == [3, 6]
     assert {"loss", "adversarial", "source_miou", "target_miou", "target_largest", "target_entropy"} <= set(curve)
+
+
+class Killed(BaseException):
+    pass
+
+
+def killed_in_call(number, function):
+    """The function, killed when it is called for the `number`-th time."""
+    calls = []
+
+    def call(*args):
+        calls.append(args)
+        if len(calls) == number:
+            raise Killed
+        return function(*args)
+
+    return call
+
+
+# Both domains are scored at two points of the curve, and then for the row.
+@pytest.mark.parametrize(("place", "name", "number"), [(Segmentation, "scored", 5), (adaptation, "write_table", 2)])
+def test_a_run_killed_behind_its_last_step_takes_none_again(place, name, number, tmp_path, monkeypatch):
+    run({}, 1, "smoke", tmp_path / "reference")
+    whole = run({"method": "FDA"}, 1, "smoke", tmp_path / "whole")
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(place, name, killed_in_call(number, getattr(place, name)))
+        run({"method": "FDA"}, 1, "smoke", tmp_path / "killed")
+    assert (tmp_path / "killed" / CHECKPOINT).is_file()
+    monkeypatch.setattr(adaptation_loop, "learn_once", None)
+    resumed = run({"method": "FDA"}, 1, "smoke", tmp_path / "killed")
+    assert resumed == whole | {"train_seconds": resumed["train_seconds"], "ms_per_step": resumed["ms_per_step"]}
+    assert same(*(load_tiny(tmp_path / part / adaptation.NETWORK) for part in ("whole", "killed")))
+    assert not list(tmp_path.glob(f"*/{CHECKPOINT}")) and not list(build_dir().rglob(CHECKPOINT))
 
 
 def test_the_reference_is_the_run_without_adaptation_and_made_once(tmp_path, monkeypatch):
@@ -162,6 +214,25 @@ def test_a_reference_counts_for_the_pixels_of_its_source(monkeypatch):
         changes = {name: redrawn(getattr(shift, name))}
         monkeypatch.setattr(adaptation, "shift", lambda *_, changes=changes: made_up(**changes))
         assert reference(number) == (1 if name == "target" else number)
+
+
+def test_a_reference_counts_for_the_values_of_its_weights_not_for_their_name(tmp_path, monkeypatch):
+    path = tmp_path / "encoder.safetensors"
+
+    def build(_architecture, n_classes, weights=""):
+        network = Tiny(n_classes)
+        network.encoder[0].bias.data.fill_(float(path.read_text()) if weights == str(path) else 0.5)
+        return network
+
+    def reference(number):
+        made = Made({"w": torch.zeros(1)}, {"number": number})
+        return Setting(complete({"weights": str(path)}), 1, "smoke").reference(lambda: made).facts["number"]
+
+    monkeypatch.setattr(adaptation, "build", build)
+    path.write_text("1")
+    assert reference(1) == reference(2) == 1
+    path.write_text("2")
+    assert reference(3) == 3
 
 
 def load_tiny(path):

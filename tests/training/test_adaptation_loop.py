@@ -12,7 +12,7 @@ from helpers.two_levels import Tiny, micrographs, same
 
 from micro_lib.data.framing import Framing
 from micro_lib.training import adaptation_loop
-from micro_lib.training.adaptation_loop import CHECKPOINT, METHODS, Draws, Recipe, adapt, troubles
+from micro_lib.training.adaptation_loop import METHODS, Draws, Recipe, adapt, troubles
 from micro_lib.training.adaptation_methods import Adversarial, Design
 from micro_lib.training.checkpoints import CheckpointMismatch
 from micro_lib.training.supervised import TrainingDiverged
@@ -34,11 +34,11 @@ def measure(network):
     return {"target_largest": 0.5}
 
 
-def trained(folder, method, network=None, watch=measure, **changes):
+def trained(folder, method, network=None, watch=measure, source=SOURCE, **changes):
     network = network or tiny()
     plan = recipe(method, **changes)
     target = TARGET if method != "none" else []
-    return network, adapt(network, Draws(SOURCE, [], target, plan), plan, folder=folder, watch=watch)
+    return network, adapt(network, Draws(source, [], target, plan), plan, folder=folder, watch=watch)
 
 
 # Tiles
@@ -90,7 +90,7 @@ def test_labelled_target_micrographs_take_half_of_each_batch():
 def test_it_learns_and_keeps_the_curve(tmp_path):
     network, curve = trained(tmp_path, "none", steps=60, points=3)
     assert curve["step"].tolist() == [20, 40, 60] and curve["loss"].iloc[-1] < 0.7 * curve["loss"].iloc[0]
-    assert not network.training and not (tmp_path / CHECKPOINT).exists()
+    assert not network.training
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -103,11 +103,46 @@ def test_every_method_goes_on_after_a_kill_as_if_it_had_not_been(method, tmp_pat
     pd.testing.assert_frame_equal(resumed.drop(columns="seconds"), curve.drop(columns="seconds"))
 
 
+def test_a_finished_training_is_kept_until_somebody_has_stored_it(tmp_path, monkeypatch):
+    network, curve = trained(tmp_path, "ADVENT")
+    monkeypatch.setattr(adaptation_loop, "learn_once", None)
+    again, same_curve = trained(tmp_path, "ADVENT", watch=None)
+    assert same(again, network) and not again.training
+    pd.testing.assert_frame_equal(same_curve, curve)
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
     with killed():
         trained(tmp_path, "none")
     with pytest.raises(CheckpointMismatch, match="belongs to another training"):
         trained(tmp_path, "FDA")
+
+
+@pytest.mark.parametrize("part", ["image", "mask"])
+@pytest.mark.parametrize("changed", range(3))
+def test_a_checkpoint_of_other_micrographs_is_refused(changed, part, tmp_path):
+    """Whichever of them the first batch, a single tile, happens to show."""
+    with killed():
+        trained(tmp_path, "none", batch=1)
+    spoilt = getattr(SOURCE[changed], part).copy()
+    spoilt[0, 0] ^= 1
+    other = [sample._replace(**({part: spoilt} if i == changed else {})) for i, sample in enumerate(SOURCE)]
+    with pytest.raises(CheckpointMismatch, match="belongs to another training"):
+        trained(tmp_path, "none", source=other, batch=1)
+    trained(tmp_path, "none", batch=1)
+
+
+def test_all_micrographs_decide_but_not_the_masks_of_the_target():
+    def digest(*parts):
+        return Draws(*parts, recipe()).sha256()
+
+    changed = [[sample._replace(image=sample.image[::-1]) for sample in part] for part in (SOURCE, TARGET)]
+    unmasked = [sample._replace(mask=1 - sample.mask) for sample in TARGET]
+    plain = digest(SOURCE, TARGET[:1], TARGET)
+    assert plain == digest(SOURCE, TARGET[:1], unmasked)
+    others = {digest(changed[0], TARGET[:1], TARGET), digest(SOURCE, TARGET[:1], changed[1])}
+    others |= {digest(SOURCE, unmasked[:1], TARGET), digest(SOURCE, TARGET[:1], [])}
+    assert len(others | {plain}) == 5
 
 
 def test_a_checkpoint_of_another_start_is_refused(tmp_path):
@@ -149,13 +184,17 @@ class Breaking(Tiny):
 
 def test_a_training_that_diverges_ends_at_its_last_point_and_says_so(tmp_path):
     torch.manual_seed(0)
-    network, curve = trained(tmp_path, "none", Breaking(5))
+    network, curve = trained(tmp_path / "5", "none", Breaking(5))
     assert curve["step"].tolist() == [2, 4, 4] and math.isnan(curve["loss"].iloc[-1])
     assert "loss no number after step 4" in troubles(curve, 0.5)
     assert all(torch.isfinite(p).all() for p in network.parameters())
     torch.manual_seed(0)
-    other, _ = trained(tmp_path, "none", Breaking(9))
+    other, _ = trained(tmp_path / "9", "none", Breaking(9))
     assert not same(network, other)
+    torch.manual_seed(0)
+    again, known = trained(tmp_path / "5", "none", Breaking(9), watch=None)  # it has ended: no step, no measurement
+    assert same(network, again)
+    pd.testing.assert_frame_equal(known, curve)
 
 
 def test_a_training_that_diverges_at_once_is_an_error(tmp_path):
@@ -204,7 +243,7 @@ def test_a_source_of_mostly_one_class_is_no_collapse():
     ("changes", "message"),
     [
         ({"method": "CyCADA"}, "method is 'CyCADA'; there are none, AdaBN, AdaptSegNet"),
-        ({"optimizer": "adam"}, "optimizer is 'adam'"),
+        ({"optimizer": "lion"}, "optimizer is 'lion'; there are adam"),
         ({"loss": "bce"}, "loss is 'bce'"),
         ({"n_classes": 1}, "n_classes is 1; give the background"),
         ({"points": 9}, "6 steps cannot have a curve of 9 points"),

@@ -10,6 +10,7 @@ import torch
 
 from micro_lib.core.profiles import PROFILES, Stage, settings
 from micro_lib.core.runs import read_table
+from micro_lib.data.packs import DataUnavailable
 from micro_lib.data.tiles import Labelled
 from micro_lib.synthesis.presets import preset
 from micro_lib.training import adaptive, grains
@@ -139,7 +140,10 @@ def test_another_generator_or_plan_has_another_base(start, monkeypatch):
     plain = adaptive.render
     monkeypatch.setattr(adaptive, "render", lambda row: plain(row)._replace(mask=1 - plain(row).mask))
     digests.add(adaptive._base_digest(configuration, PLAN, 1, tables))
-    assert len(digests) == 4 and start.digest in digests
+    monkeypatch.setattr(adaptive, "render", plain)
+    monkeypatch.setattr(adaptive, "code_hash", lambda: "another")
+    digests.add(adaptive._base_digest(configuration, PLAN, 1, tables))
+    assert len(digests) == 5 and start.digest in digests
 
 
 @pytest.fixture
@@ -245,6 +249,23 @@ def test_a_base_trains_until_its_validation_iou_stops_rising(reached, cycles, we
     assert gains == pytest.approx([b - max(reached[: i + 1]) for i, b in enumerate(reached[1:cycles])])
 
 
+def test_a_damaged_base_is_reported_and_trained_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(adaptive, "_network", lambda *_: torch.nn.Linear(1, 1, bias=False))
+    micrographs, reached = {"training": [0], "validation": [0]}, [0.5, 0.6, 0.6]
+    for damaged in (False, True):
+        train, seen = fake_training(reached)
+        monkeypatch.setattr(adaptive, "train", train)
+        if damaged:
+            (tmp_path / "base.pt").write_bytes((tmp_path / "base.pt").read_bytes()[:-50])
+            with pytest.warns(UserWarning, match=r"base\.pt is damaged"):
+                adaptive._trained_base(micrographs, PLAN, 1, tmp_path)
+        else:
+            adaptive._trained_base(micrographs, PLAN, 1, tmp_path)
+        assert len(seen) == 3
+        adaptive._trained_base(micrographs, PLAN, 1, tmp_path)
+        assert len(seen) == 3, "what is whole is not trained again"
+
+
 class Drawn(torch.nn.Module):
     """Finds a boundary where the image is dark."""
 
@@ -307,15 +328,25 @@ def test_budgets_and_steps_that_cannot_be_divided_are_refused(configuration, cha
         ({"strategy": "random", "interval": 0.3}, "interval: only the strategy 'adaptive' has this, not 'random'"),
         ({"rounds": -1}, "rounds is -1"),
         ({"rounds": 0}, "rounds is 0"),
+        ({"rounds": "2"}, "rounds is '2'; a whole number, 0 or larger"),
+        ({"share": "0.1"}, "share is '0.1'; a number, 0 or larger"),
+        ({"data": "rael"}, "data is 'rael'; there are auto, real, generated"),
         ({"parameters": "grey_mean, width"}, "no parameter is called 'width'"),
         ({"interval": 2.0}, "the span is 2.0"),
-        ({"preset": "narrow"}, "no preset 'narrow'"),
+        ({"preset": "narrow"}, "preset.* 'narrow'; there are trampert"),
     ],
 )
 def test_wrong_configurations_are_refused_before_anything_is_trained(configuration, message, monkeypatch):
     monkeypatch.setattr(adaptive, "base", None)
     with pytest.raises(ValueError, match=message):
         adaptive.run(configuration, 1, "smoke")
+
+
+def test_real_micrographs_that_cannot_be_had_are_missed_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    monkeypatch.setattr(adaptive, "base", None)
+    with pytest.raises(DataUnavailable, match="ss316l_grains"):
+        adaptive.run({"data": "real"}, 1, "smoke", tmp_path / "run")
 
 
 def test_rows_are_read_as_they_were_written(tmp_path):

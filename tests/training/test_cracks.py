@@ -19,7 +19,7 @@ from micro_lib.data.classified import classified
 from micro_lib.training import cracks
 from micro_lib.training.cracks import Setting, budget, by_specimen, complete, folds, roles, summary
 from micro_lib.training.shared import run_folder
-from micro_lib.training.supervised import TrainingDiverged
+from micro_lib.training.supervised import TrainingDiverged, Unvalidated
 
 RECORDS = tiles()
 MANY = tiles(per_class=20, px=8)
@@ -160,12 +160,23 @@ def test_configurations_are_complete_and_apart():
         ({"arm": "both"}, "arm is 'both'; there are synthetic, real"),
         ({"generator": "gan"}, "generator is 'gan'"),
         ({"split": "image"}, "split is 'image'"),
-        ({"n_real": 7}, "n_real is 7"),
+        ({"n_real": 7}, "n_real is 7; half of the tiles show a crack"),
+        ({"n_real": "8"}, "n_real is '8'; a whole number, 0 or larger"),
+        ({"architecture": "vgg16"}, "architecture is 'vgg16'; there are lite0, resnet50"),
+        ({"weights": "imagnet"}, "weights is 'imagnet'; there are imagenet, random"),
+        ({"data": "rael"}, "data is 'rael'; there are auto, real, generated"),
     ],
 )
-def test_wrong_configurations_are_refused(configuration, message):
+def test_wrong_configurations_are_refused(configuration, message, monkeypatch):
+    monkeypatch.setattr(cracks, "real_tiles", lambda *_: pytest.fail("went on"))
     with pytest.raises(ValueError, match=message):
         cracks.run(configuration, 1, "smoke")
+
+
+@pytest.mark.parametrize("seed", [0, -1, 1.5, "1"])
+def test_a_seed_without_a_fold_is_refused(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; a whole number, 1 or larger"):
+        Setting(complete("real"), small_plan(), seed, pack_of(RECORDS))
 
 
 # Whole runs
@@ -282,10 +293,28 @@ def test_a_range_test_that_breaks_off_at_once_gives_the_lowest_rate(monkeypatch)
     assert cracks._found_rate(setting, classified(RECORDS[:4]), 4) == cracks.RATES[0]
 
 
-def test_a_loss_that_is_not_finite_stops_the_training():
+def test_a_loss_that_is_not_finite_stops_the_training_at_once(monkeypatch):
+    steps, plain = [], Unvalidated.after_batch
+    monkeypatch.setattr(Unvalidated, "after_batch", lambda watch: steps.append(1) or plain(watch))
     setting = Setting(complete("real"), small_plan(), 1, pack_of(RECORDS))
-    with pytest.raises(TrainingDiverged, match="lower the rate"):
-        cracks.train(setting, classified(RECORDS[:4]), (cracks.Stage(4, False),), 4, float("inf"))
+    with pytest.raises(TrainingDiverged, match=r"the loss became (nan|inf) in stage 1; lower the rate, now inf"):
+        cracks.train(setting, classified(RECORDS[:4]), (cracks.Stage(9, False),), 4, float("inf"))
+    assert len(steps) < 4
+
+
+def test_an_error_in_a_forward_pass_leaves_no_autocast(monkeypatch):
+    seen = []
+
+    def broken(logits, labels):
+        torch.set_autocast_enabled("cpu", True)  # as a forward pass that does not end
+        seen.append(torch.is_autocast_enabled("cpu"))
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", broken)
+    setting = Setting(complete("real"), small_plan(), 1, pack_of(RECORDS))
+    with pytest.raises(RuntimeError, match="no memory"):
+        cracks.train(setting, classified(RECORDS[:4]), (cracks.Stage(1, False),), 4, 1e-3)
+    assert seen == [True] and not torch.is_autocast_enabled("cpu")
 
 
 def test_the_papers_profile_is_built_and_takes_a_step(monkeypatch, tmp_path):

@@ -186,6 +186,14 @@ def test_the_checkpoint_of_another_training_is_refused(tmp_path):
         train(fresh(), tmp_path)
 
 
+def test_the_checkpoint_of_other_micrographs_is_refused(tmp_path):
+    with killed():
+        train(fresh(), tmp_path)
+    turned = [Labelled(*(part[::-1, ::-1] for part in micrograph)) for micrograph in micrographs()]  # the same sums
+    with pytest.raises(CheckpointMismatch, match="belongs to another training"):
+        train(fresh(), tmp_path, micrographs=turned)
+
+
 def test_a_conditional_prior_is_told_fractions(tmp_path):
     generator = fresh(2)
     train(generator, tmp_path, texture=False)

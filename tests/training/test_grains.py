@@ -1,15 +1,19 @@
 """The grain experiment: rows are complete and repeatable, arms differ where they say, test data stay closed."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import read_table
+from micro_lib.data.packs import DataUnavailable
 from micro_lib.data.tiles import Labelled, reduced
 from micro_lib.models.segmenter import Segmenter
 from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.presets import PARAMETERS, preset
-from micro_lib.training import grains
+from micro_lib.training import grains, supervised
 from micro_lib.training.shared import run_folder
 
 TIMES = {"train_seconds", "train_per_s", "loader_per_s", "waited"}
@@ -145,11 +149,23 @@ def test_trained_range_spans_the_masks():
         ({"presets": "broad"}, r"unknown keys \['presets'\]"),
         ({"labels": "test"}, "labels is 'test'"),
         ({"ablate": "colour"}, "ablate is 'colour'; there are sizes"),
+        ({"data": "rael"}, "data is 'rael'; there are auto, real, generated"),
+        ({"architecture": "x"}, "architecture is 'x'; there are lite0"),
+        ({"loss": "mse"}, "loss is 'mse'; there are cross_entropy"),
+        ({"weights": "imagnet"}, "weights is 'imagnet'; there are imagenet, random, or the path"),
+        ({"inversion": 7.0}, r"unknown keys \['inversion'\]"),
     ],
 )
-def test_wrong_configurations_are_refused(configuration, message):
+def test_wrong_configurations_are_refused(configuration, message, monkeypatch):
+    monkeypatch.setattr(grains, "fit", lambda *_: pytest.fail("trained before"))
     with pytest.raises(ValueError, match=message):
         grains.run(configuration, 1, "smoke")
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "1"])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match=r"seed is .*; a whole number, 0 or larger"):
+        grains.run("broad", seed, "smoke")
 
 
 def test_configurations_can_be_swept():
@@ -159,7 +175,43 @@ def test_configurations_can_be_swept():
     assert len({run_folder("grains", full, grains.DEFAULTS, 1, "smoke") for full in complete}) == len(complete)
 
 
-def test_a_stored_model_is_judged_again_without_training(smoke, monkeypatch):
+def test_a_stored_model_is_judged_again_as_what_it_was_trained_as(smoke, tmp_path, monkeypatch):
     row, folder = smoke
     monkeypatch.setattr(grains, "train", lambda *_, **__: pytest.fail("trained again"))
-    assert grains.judge(folder, "broad", "smoke") == row
+    shutil.copytree(folder, tmp_path / "model")
+    assert grains.judge(tmp_path / "model") == row
+    model = Segmenter.load(tmp_path / "model" / "model.safetensors")
+    # Models of before have two keys more.
+    other = {
+        **model.card.training,
+        "preset": "trampert",
+        "loss": "cross_entropy",
+        "inversion": 0.0,
+        "decoder_norm": "none",
+    }
+    model.card = replace(model.card, training=other)
+    model.save(tmp_path / "model" / "model.safetensors")
+    again = grains.judge(tmp_path / "model", "generated", score_test=True)
+    changed = {"preset": "trampert", "loss": "cross_entropy", "data": "generated", "score_test": True}
+    assert {name: again[name] for name in row} == row | changed
+    assert {"n_test", "n_iron", "test_miou"} <= again.keys() - row.keys()
+
+
+def test_a_run_killed_while_it_is_scored_takes_no_step_again(smoke, tmp_path, monkeypatch):
+    def dies(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(grains, "score_pack", dies)
+        grains.run("broad", 1, "smoke", out=tmp_path)
+    monkeypatch.setattr(supervised, "learner", None)
+    row = grains.run("broad", 1, "smoke", out=tmp_path)
+    assert {k: v for k, v in row.items() if k not in TIMES} == {k: v for k, v in smoke[0].items() if k not in TIMES}
+    assert not (tmp_path / supervised.CHECKPOINT).exists()
+
+
+def test_real_micrographs_that_cannot_be_had_are_missed_before_the_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    monkeypatch.setattr(grains, "fit", lambda *_: pytest.fail("trained before"))
+    with pytest.raises(DataUnavailable, match="ss316l_grains"):
+        grains.run({"data": "real"}, 1, "smoke", out=tmp_path / "run")

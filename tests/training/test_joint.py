@@ -30,6 +30,7 @@ from micro_lib.training.joint import (
     union,
 )
 from micro_lib.training.shared import run_folder
+from micro_lib.training.supervised import TrainingDiverged
 
 PACKS = {name: pack(name, "generated") for name in joint.PACKS}
 REAL_UHCS = ("sample14", "sample16", "sample23", "sample25", "sample29", "sample33", "sample4", "sample40", "sample47")
@@ -112,6 +113,9 @@ def test_what_is_shared_counts_for_the_pixels_learned_from():
         return Setting(complete("real 4"), PLAN, 1, replace(source, records=tuple(records))).key("generator")
 
     assert key(setting.records[-1]) != setting.key("generator") == key(setting.roles.test[0])
+    elsewhere = Setting(complete("real 4"), PLAN, 1, source)
+    elsewhere.device = "another"
+    assert elsewhere.key("generator") != setting.key("generator"), "a row says where its weights were made"
 
 
 # Configurations and profiles
@@ -281,8 +285,26 @@ def test_copies_are_looked_for_among_all_pairs_of_a_generator(ran, monkeypatch):
     assert len(found["trained_at"]) >= 7 and found["test_specimens"] == ran.rows["plain 4 x4"]["test_specimens"]
 
 
-def test_filtering_keeps_what_the_segmenter_agrees_with(ran):
-    assert ran.rows["filtered 4 x0.5"]["pairs_consistency"] >= ran.rows["plain 4 x0.5"]["pairs_consistency"]
+def test_filtering_keeps_what_the_segmenter_agrees_with(monkeypatch):
+    right, wrong, half = np.diag([8, 8]), np.array([[0, 8], [8, 0]]), np.array([[4, 4], [4, 4]])
+    planted = np.stack([half, right, wrong, right * 2, half, wrong])
+    pairs = [Labelled(np.full((2, 2), i, np.uint8), np.zeros((2, 2), np.uint8)) for i in range(6)]
+    monkeypatch.setattr(joint, "real_segmenter", lambda _setting: ("judge", {}))
+    monkeypatch.setattr(joint, "agreement", lambda given, judge: planted if judge == "judge" else None)
+    kept, consistent = joint._kept(None, pairs, 3)
+    assert [int(pair.image[0, 0]) for pair in kept] == [0, 1, 3], "the best, of equal ones the first, in their order"
+    assert consistent == pytest.approx(28 / 36)  # either class: 4 + 8 + 16 of 28 right, and 4 + 4 confused
+
+
+def test_filtered_pairs_are_others_than_plain_ones(ran):
+    assert ran.rows["filtered 4 x0.5"]["pairs_consistency"] > ran.rows["plain 4 x0.5"]["pairs_consistency"]
+
+
+def test_a_u_net_that_diverges_stops_with_words(monkeypatch):
+    plan = {**PLAN, "unet_rate": float("inf"), "unet_steps": 6}
+    setting = Setting(complete("real 4"), plan, 1, PACKS["nasa_superalloy"])
+    with pytest.raises(TrainingDiverged, match=r"the loss became (nan|inf) in the U-Net; lower unet_rate, now inf"):
+        joint.train_unet(setting, [])
 
 
 def test_images_are_scored_one_by_one(ran):

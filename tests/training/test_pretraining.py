@@ -6,6 +6,7 @@ import torch
 from helpers.killing import killed
 from torch import nn
 
+from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.seeds import stream
 from micro_lib.data.in_domain import Labels
 from micro_lib.models import carded, encoders, unet
@@ -152,10 +153,22 @@ def test_an_encoder_is_made_once_and_reaches_the_u_net(tmp_path, monkeypatch):
     card = encoders.load(paths[0], "lite0", unet.encoder_of(unet.build("lite0", weights="random")))
     assert (card["task"], card["weights"], card["pictures"], card["classes"]) == ("scenarios", "random", 8, True)
     start = unet.encoder_of(unet.build("lite0", weights="random")).state_dict()
-    trained = unet.encoder_of(unet.build("lite0", weights=str(paths[0]))).state_dict()
+    trained = unet.encoder_of(unet.build("lite0", weights=paths[0])).state_dict()
     assert any(not torch.equal(start[name], trained[name]) for name in start)
     other, _ = pretrained(tmp_path / "c", **{**options, "seed": 2})
     assert len(made) == 2 and not same(other, paths[0])
+
+
+def test_the_card_tells_pictures_of_your_own_apart(tmp_path, monkeypatch):
+    cards = []
+    for seed in (0, 1):
+        labels = pictures(10, 32, seed)
+        monkeypatch.setattr(pretraining, "collection", lambda *_, labels=labels: labels)
+        options = {"architecture": "lite0", "weights": "random", "task": "folder", "plan": PLAN, "seed": 1}
+        cards.append(pretrained(tmp_path, **options)[1])
+        assert cards[-1]["pictures_sha256"] == arrays_sha256([labels.images, labels.targets])
+        assert cards[-1]["pictures"] == 8
+    assert cards[0]["pictures_sha256"] != cards[1]["pictures_sha256"]
 
 
 def same(one, other):

@@ -56,6 +56,21 @@ def test_those_who_come_together_make_it_once():
     assert len(calls) == 1
 
 
+@pytest.mark.parametrize("kept", [0, 100, 0.5, "flipped"])
+def test_what_is_damaged_is_reported_and_made_anew(kept):
+    facts = made_once("cracks", {"seed": 1}, maker([])).facts
+    (path,) = (build_dir() / "cracks" / "shared").glob("*.safetensors")
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1  # in the weights: the header cannot tell
+    path.unlink()  # tensors that were read from it are views of the file
+    path.write_bytes(content if kept == "flipped" else content[: int(kept if kept > 1 else kept * len(content))])
+    calls = []
+    with pytest.warns(UserWarning, match=r"damaged.*; it is made anew"):
+        again = made_once("cracks", {"seed": 1}, maker(calls))
+    assert calls == [1.0] and again.facts == facts and torch.equal(again.states["w"], torch.ones(2, 3))
+    assert made_once("cracks", {"seed": 1}, None).facts == facts
+
+
 def test_a_failure_leaves_nothing_behind():
     def fail():
         raise RuntimeError("killed")

@@ -9,8 +9,8 @@ from helpers.two_levels import Tiny, micrographs
 from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.core.runs import read_table
 from micro_lib.data.records import Record
-from micro_lib.training import adaptation, source
-from micro_lib.training.adaptation_loop import Draws
+from micro_lib.training import adaptation, adaptation_loop, source
+from micro_lib.training.adaptation_loop import CHECKPOINT, Draws
 from micro_lib.training.source import AUGMENTATIONS, CONFIGURATIONS, PRETRAININGS, TARGETS, Setting, complete, run
 
 PLAN = {"tile": (32, 4), "steps": 6, "batch": 2, "learning_rate": 1e-2}
@@ -40,6 +40,9 @@ def test_configurations_are_the_published_grid_and_ours():
         complete({"pretraining": "NanoSEM"})
     with pytest.raises(ValueError, match="architecture is 'deeplabv2'"):
         complete({"architecture": "deeplabv2"})
+    for pretraining in ("random", "ImageNet"):  # it would be the same run under another name
+        with pytest.raises(ValueError, match=f"task is 'parameters', but pretraining '{pretraining}' has none"):
+            complete({"pretraining": pretraining, "task": "parameters"})
     with pytest.raises(ValueError, match="seed is 0; a whole number, 1 or larger"):
         source.run("two-stage, none", 0, "smoke")
 
@@ -91,6 +94,25 @@ def test_a_killed_run_goes_on(small, tmp_path):
     resumed = run("random, extended", 1, "smoke", tmp_path / "killed")
     scores = [name for name in whole if "_miou" in name or name == "last_loss"]
     assert {name: resumed[name] for name in scores} == {name: whole[name] for name in scores}
+
+
+def test_test_micrographs_are_counted_once_a_point(small, tmp_path, monkeypatch):
+    counted, plain = [], Setting.score
+    monkeypatch.setattr(Setting, "score", lambda setting, network: counted.append(1) or plain(setting, network))
+    run("random, none", 1, "smoke", tmp_path)
+    assert len(counted) == source.HALF
+
+
+def test_a_run_killed_behind_its_last_step_takes_none_again(small, tmp_path, monkeypatch):
+    whole = run("random, extended", 1, "smoke", tmp_path / "whole")
+    with killed(source.HALF):
+        run("random, extended", 1, "smoke", tmp_path / "killed")
+    monkeypatch.setattr(adaptation_loop, "learn_once", None)
+    resumed = run("random, extended", 1, "smoke", tmp_path / "killed")
+    assert resumed == whole | {"train_seconds": resumed["train_seconds"], "ms_per_step": resumed["ms_per_step"]}
+    images = [read_table(tmp_path / part / "images.csv") for part in ("whole", "killed")]
+    assert images[0].equals(images[1])
+    assert not list(tmp_path.glob(f"*/{CHECKPOINT}"))
 
 
 @torch.no_grad()

@@ -97,10 +97,27 @@ def test_the_network_left_is_the_best_one(data, tmp_path, monkeypatch):
     assert not all(torch.equal(states[1][name], states[3][name]) for name in states[1])
 
 
-def test_training_twice_gives_the_same_and_workers_do_not_matter(data, uninterrupted, tmp_path):
+def test_training_twice_gives_the_same(data, uninterrupted, tmp_path):
     net = network()
-    train(net, *data, recipe(workers=2), folder=tmp_path)
+    train(net, *data, recipe(), folder=tmp_path)
     assert_equal_weights(weights_of(net), uninterrupted[0])
+
+
+def test_the_network_is_where_it_trains_before_an_optimiser_gets_its_state(data, tmp_path, monkeypatch):
+    """An optimiser puts the moments of a checkpoint where the parameters are, and they never move again."""
+    net, order = network(), []
+    moved, restored = net.to, supervised._Run.restore
+    monkeypatch.setattr(net, "to", lambda *a, **k: order.append(("to", *a)) or moved(*a, **k))
+    monkeypatch.setattr(supervised._Run, "restore", lambda run, at: order.append(("restore",)) or restored(run, at))
+    train(net, *data, recipe((Stage(32, 1, True),)), folder=tmp_path, device="cpu")
+    assert order[:2] == [("to", "cpu"), ("restore",)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_stopped_run_goes_on_on_a_gpu(data, tmp_path):
+    with killed(2):
+        train(network(), *data, recipe(), folder=tmp_path, device="cuda")
+    assert len(train(network(), *data, recipe(), folder=tmp_path, device="cuda")) == 3
 
 
 @pytest.mark.parametrize("saves", [1, 2])
