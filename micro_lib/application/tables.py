@@ -433,7 +433,8 @@ def claims_markdown(claims: pd.DataFrame) -> str:
     for row in shown.to_dict("records"):
         n = f"{row['n']} {row['over']}" + ("" if math.isnan(row["level"]) else f", {100 * row['level']:.3g} %")
         source = f"{row['claim']} ({row['paper']}, {row['where']})"
-        ours = rounded(row["ours"], row["low"], row["high"]) + ("" if row["unit"] == "1" else f" {row['unit']}")
+        unit = "" if str(row["unit"]) == "1" else f" {row['unit']}"  # a table of pure numbers is read as integers
+        ours = rounded(row["ours"], row["low"], row["high"]) + unit
         lines.append(_line(source, row["published"], ours, n, row["profile"], row["verdict"]))
     return "\n".join(lines) + "\n"
 

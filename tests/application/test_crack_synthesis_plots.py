@@ -6,7 +6,15 @@ import pytest
 
 from micro_lib.application import crack_synthesis_plots as figures
 from micro_lib.data.packs import pack
-from micro_lib.synthesis.crack_statistics import TILE_PARAMETERS, distances, fit, measure, measure_all, per_tile
+from micro_lib.synthesis.crack_statistics import (
+    TILE_PARAMETERS,
+    distances,
+    fit,
+    measure,
+    measure_all,
+    per_tile,
+    quantity,
+)
 from micro_lib.synthesis.distributions import Kernel
 
 
@@ -38,7 +46,7 @@ def test_densities_integrate_to_one_and_lie_over_their_histograms(records):
     fig = figures.fitted_densities(table, fitted, names, columns=5)
     for ax, name in zip(fig.axes, names, strict=False):
         at, density = ax.lines[0].get_data()
-        assert ax.get_title() == name
+        assert ax.get_title() == f"{name}, n = {table[name].count()}"
         # A kernel's tail beyond the measurements is not drawn.
         area = density.sum() if TILE_PARAMETERS[name][3] else np.trapezoid(density, at)
         assert 0.8 < area < 1.05
@@ -50,5 +58,9 @@ def test_distribution_functions_tell_their_distance(records):
     half = len(records) // 2
     one, other = measure_all(records[:half]), measure_all(records[half:])
     fig = figures.distributions(one, other)
-    assert [ax.get_title() for ax in fig.axes] == [f"KS {value:.2f}" for value in distances(one, other)]
+    titles = [
+        f"KS {value:.2f}, n = {len(quantity(one, name))} and {len(quantity(other, name))}"
+        for name, value in distances(one, other).items()
+    ]
+    assert [ax.get_title() for ax in fig.axes] == titles
     assert all(len(ax.lines) == 2 for ax in fig.axes)
