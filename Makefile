@@ -1,5 +1,5 @@
 # make reproduce   set up, run every notebook, end with the claims table
-# make test        set up, run all tests but those of the published sizes (make test-paper)
+# make test        set up, run all tests but those of `make test-faults` and `make test-paper`
 # make help        the other targets
 #
 # PYTHON   the Python (3.11 to 3.13) that .venv is made with, e.g. make test PYTHON=python3.12
@@ -15,12 +15,13 @@ WANTED := cat pyproject.toml requirements.lock
 ASKED := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce publish test test-paper bench docs lint lab lock
+.PHONY: help setup reproduce publish test test-faults test-paper bench docs lint lab lock
 
 help:
 	@echo "make reproduce   set up, run every notebook at PROFILE=quick, end with the claims table"
 	@echo "                 narrow it: make reproduce PROFILE=study ONLY=05 PARAMS='SEED=2'"
 	@echo "make test        set up, run all tests, one process a core"
+	@echo "make test-faults spoil functions one by one; a checked cell of a notebook has to notice each"
 	@echo "make test-paper  plan every published training, check its shapes, do one step of it"
 	@echo "make lab         set up, open JupyterLab on the first notebook"
 	@echo "make publish     copy figures and tables from build/ to figures/"
@@ -67,6 +68,9 @@ publish: setup
 # pytest-xdist: one process a core; the tests of a file stay together, they share what is costly to make.
 test: setup
 	@$(RUN) -m pytest -n logical --maxprocesses 4 --dist loadfile
+
+test-faults: setup
+	@$(RUN) -m pytest -n logical --maxprocesses 4 tests/faults
 
 test-paper: setup
 	@$(RUN) -m pytest tests/paper
