@@ -214,14 +214,55 @@ def _disc(size_px: int) -> NDArray[np.uint8]:
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size_px, size_px))
 
 
-def _skeleton_f1(true_line: NDArray[np.bool_], pred_line: NDArray[np.bool_], tolerance_px: int) -> float:
-    """F1 of two skeletons: precision is the share of predicted pixels within the tolerance of a true one, recall the
+def _agreement(
+    true_line: NDArray[np.bool_], pred_line: NDArray[np.bool_], tolerance_px: int
+) -> tuple[np.float64, np.float64]:
+    """Precision and recall of two skeletons: the share of predicted pixels within the tolerance of a true one, and the
     reverse; within is a dilation with OpenCV's elliptic kernel. 0 when either has no pixel, also when neither has.
     """
     kernel = _disc(2 * tolerance_px + 1)
     precision = (pred_line & _widen(true_line, kernel)).sum() / max(pred_line.sum(), 1)
     recall = (true_line & _widen(pred_line, kernel)).sum() / max(true_line.sum(), 1)
+    return precision, recall
+
+
+def _skeleton_f1(true_line: NDArray[np.bool_], pred_line: NDArray[np.bool_], tolerance_px: int) -> float:
+    precision, recall = _agreement(true_line, pred_line, tolerance_px)
     return float(2 * precision * recall / max(precision + recall, 1e-9))
+
+
+def score_lines(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -> dict[str, float]:
+    """Score lines that need not close, such as cracks, by where they run, whatever their width.
+
+    Parameters
+    ----------
+    true_mask, pred_mask : (H, W)
+        Above 0 is line.
+    tolerance_px : int
+        How far a centre line may lie from the other one.
+
+    Returns
+    -------
+    dict
+        ``precision``, the share of the predicted centre lines that has a true one within the tolerance; ``recall``, the
+        reverse; ``width_px_true``, ``width_px_pred``, area over length of the centre lines. NaN where there is no line
+        to take a share or a width of.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ or are not (H, W).
+    """
+    true, pred = np.asarray(true_mask) > 0, np.asarray(pred_mask) > 0
+    if true.shape != pred.shape:
+        raise ValueError(f"the masks have different shapes, {true.shape} and {pred.shape}")
+    true_line, pred_line = _skeleton(true), _skeleton(pred)
+    precision, recall = _agreement(true_line, pred_line, tolerance_px)
+    row = {"precision": float(precision) if pred.any() else math.nan}
+    row |= {"recall": float(recall) if true.any() else math.nan}
+    for which, mask, line in (("true", true, true_line), ("pred", pred, pred_line)):
+        row[f"width_px_{which}"] = float(mask.sum() / line.sum()) if mask.any() else math.nan
+    return row
 
 
 def redraw(mask: ArrayLike, width_px: int) -> NDArray[np.uint8]:

@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from micro_lib.analysis.metrics import score_lines
 from micro_lib.analysis.stats import cluster_bootstrap
 from micro_lib.application.adaptation_plots import error_maps
-from micro_lib.application.plots import credit, save
+from micro_lib.application.plots import Panel, credit, save, sheet
 from micro_lib.application.published import (
     Cell,
     answering,
@@ -35,21 +36,26 @@ from micro_lib.application.tables import (
     stored_sweep,
     tables_dir,
 )
+from micro_lib.core.labels import ClassMap
 from micro_lib.core.profiles import settings
 from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
+from micro_lib.data.records import Record
 from micro_lib.data.shifts import DEVELOPMENT, REAL
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
 SHOWN = (NONE, ADVERSARIAL, "self-training", ORACLE)
+FEW = ("2 labels",)  # shown as well of real targets
+THIN = {"coating": "crack"}  # classes that are lines, by shift: scored also by where they run
+TOLERANCE_PX = 5  # about the width at which cracks are labelled
 FOLDS, LEVEL = "folds", 0.95  # what intervals are over, and their level
 GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth closing
 MEASURES = ("target_miou", "rdt", "source_miou")
 NAMES = ["shift", "arm"]
 LATHS = "lath bainite"
 ONE_SPECIMEN = ("coating",)  # shifts whose target is a single one, of which micrographs are resampled
-BAGGED_TABLE, CURVES_TABLE = "adaptation_bagged.csv", "adaptation_curves.csv"
+BAGGED_TABLE, CURVES_TABLE, LINES_TABLE = "adaptation_bagged.csv", "adaptation_curves.csv", "adaptation_lines.csv"
 # Rows of the published tables for the network that is adapted, by shift: their number in Tables 3, 4 and 5.
 PUBLISHED_ROWS = {"T1": ("Table 3", "T1.10", "T1.11"), "T2": ("Table 4", "T2.10", "T2.11")}
 PUBLISHED_ROWS |= {"T3": ("Table 5", "T3.1", "T3.2")}
@@ -71,11 +77,10 @@ def _trained(configuration: Mapping) -> dict:
     return {name: value for name, value in full.items() if name not in ("shift", "data")}
 
 
-def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.DataFrame]:
+def stored(profile: str, folder: str | Path = "", *, development: bool = False) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the stored runs of one profile and the pixel counts of their micrographs; empty where there are none.
 
-    Runs of another network than the profile's, of the development preparations, and of stand-ins of a real shift are
-    left out.
+    Runs of another network than the profile's and of stand-ins of a real shift are left out.
 
     Parameters
     ----------
@@ -83,6 +88,8 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
         Usually ``"study"``.
     folder : str or pathlib.Path
         As for `micro_lib.application.tables.stored_sweep`.
+    development : bool
+        The preparations on which methods were chosen, instead of those that are reported.
 
     Returns
     -------
@@ -91,14 +98,16 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     """
     columns = ("seed", *NAMES, "fold", *MEASURES, "trouble")
     runs, images = stored_sweep("adaptation", profile, _names, (*columns, "architecture", "generated"), folder)
-    runs = runs[_is_reported(runs, profile)].assign(trouble=lambda rows: rows["trouble"].fillna(""))
+    runs = runs[_is_kept(runs, profile) & (runs["shift"].isin(DEVELOPMENT) == development)].assign(
+        trouble=lambda rows: rows["trouble"].fillna("")
+    )
     return runs.reset_index(drop=True), images.merge(runs[["configuration", "seed"]])
 
 
-def _is_reported(runs: pd.DataFrame, profile: str) -> pd.Series:
+def _is_kept(runs: pd.DataFrame, profile: str) -> pd.Series:
     stand_in = runs["shift"].isin(list(REAL)) & runs["generated"].astype(bool)
     own = runs["architecture"] == settings("adaptation", profile)["architecture"]
-    return own & ~stand_in & ~runs["shift"].isin(DEVELOPMENT)
+    return own & ~stand_in
 
 
 def _names(configuration: str) -> dict:
@@ -362,7 +371,7 @@ def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
 
 
 def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
-    """Gather what a sweep has left in its folders: curves of all runs, and the mean of the folds' networks (bagging).
+    """Gather what a sweep has left in its folders: curves of runs, the mean of the folds' networks (bagging), pictures.
 
     A sweep calls this when it has ended. Bagging of the same networks is not repeated, nor replaced by that of fewer.
 
@@ -379,8 +388,8 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
     folder = Path(folder or tables_dir())
     done = [(path.parent, read_json(path)) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
     done = [(place, {**row, **_names(row["configuration"])}) for place, row in done if row["profile"] == profile]
-    kept = _is_reported(pd.DataFrame([row for _, row in done]), profile) if done else ()
-    done = [one for one, reported in zip(done, kept, strict=True) if reported]
+    kept = _is_kept(pd.DataFrame([row for _, row in done]), profile) if done else ()
+    done = [one for one, is_kept in zip(done, kept, strict=True) if is_kept and one[1]["shift"] not in DEVELOPMENT]
     for place, row in done:
         names = {name: row[name] for name in ("profile", *NAMES, "seed", "fold")}
         curve = pd.DataFrame([names]).merge(read_table(place / "curve.csv"), how="cross")
@@ -391,25 +400,49 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
         several = name in adaptation.GENERATED and part["fold"].nunique() > 1
         if several and not _is_bagged(part, bagged(profile, folder)):
             merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
-    for name in PUBLISHED_ROWS:
-        _draw_errors(
-            profile,
-            name,
-            {row["arm"]: place for place, row in done if (row["shift"], row["seed"]) == (name, 1)},
-            folder,
-        )
+    for (name, seed), part in rows.groupby(["shift", "seed"]) if done else ():
+        places = {row["arm"]: done[i][0] for i, row in part.iterrows()}
+        if set(SHOWN) <= set(places) and (name in REAL or (name in PUBLISHED_ROWS and seed == 1)):
+            (_judge_fold if name in REAL else _draw_errors)(profile, name, seed, places, folder)
 
 
-def _draw_errors(profile: str, shift: str, places: Mapping[str, Path], folder: Path) -> None:
-    """Draw where the first seed's networks are right and wrong (Figures 4 to 6), once all of `SHOWN` are there."""
-    if not set(SHOWN) <= set(places):
-        return
-    setting = adaptation.Setting(adaptation.complete({"shift": shift}), 1, profile)
+def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> tuple[Sequence[Record], dict, ClassMap]:
+    """First test micrographs of the target, the class ids that networks give their pixels, by arm, and the classes."""
+    setting = adaptation.Setting(adaptation.complete({"shift": shift}), seed, profile)
     records, scale = setting.shift.target_test[:2], setting.framing.scale
-    networks = {arm: adaptation.load(places[arm] / adaptation.NETWORK)[0] for arm in SHOWN}
-    found = {arm: [setting.predict([net], r.image, scale).argmax(-1) for r in records] for arm, net in networks.items()}
+    networks = {arm: adaptation.load(place / adaptation.NETWORK)[0] for arm, place in places.items()}
+    found = {
+        arm: [setting.predict([net], r.image, scale).argmax(-1).astype(np.uint8) for r in records]
+        for arm, net in networks.items()
+    }
+    return records, found, setting.shift.class_map
+
+
+def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
+    """Draw a tested micrograph of a real target with its mask and those that the arms give it; score thin classes."""
+    known = {arm: places[arm] for arm in (*SHOWN[:-1], *FEW, ORACLE) if arm in places}
+    records, found, class_map = _found(profile, shift, seed, known)
+    record = records[0]
+    if thin := THIN.get(shift):
+        names, line = {"profile": profile, "shift": shift, "seed": seed}, class_map.classes.index(thin)
+        scored = [
+            {**names, "arm": arm, "class": thin, **score_lines(record.mask == line, masks[0] == line, TOLERANCE_PX)}
+            for arm, masks in found.items()
+        ]
+        merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
+    panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
+    panels += [Panel(record.image, masks[0], arm) for arm, masks in found.items()]
+    fig = sheet(panels, columns=4, class_map=class_map, panel_inch=2.5)
+    credit(fig, f"{shift}, tested micrograph {record.name}, seed {seed}, {profile}")
+    save(fig, folder.parent, f"adaptation_masks_{shift.replace(' ', '_')}_{seed}")
+    plt.close(fig)
+
+
+def _draw_errors(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
+    """Draw where networks are right and wrong in a generated target (Figures 4 to 6)."""
+    records, found, _ = _found(profile, shift, seed, {arm: places[arm] for arm in SHOWN})
     fig = error_maps(records, found)
-    credit(fig, f"{shift}, test part, seed 1, {profile}; lath bainite: green found, orange missed, blue invented")
+    credit(fig, f"{shift}, test part, seed {seed}, {profile}; lath bainite: green found, orange missed, blue invented")
     save(fig, folder.parent, f"adaptation_errors_{shift}")
     plt.close(fig)
 
@@ -440,6 +473,26 @@ def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
     """
     columns = [*NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
     return _in_order(stored_rows(BAGGED_TABLE, profile, columns, folder))
+
+
+def lines(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return how well thin classes of real targets are found as lines, whatever their width, of one profile.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, arm, class, n (folds), and the means over folds of precision, recall, width_px_true and width_px_pred as
+        of `micro_lib.analysis.metrics.score_lines` with a tolerance of `TOLERANCE_PX`, each with low and high (95 %,
+        t). Empty where `collect` has stored none.
+    """
+    measures, rows = ("precision", "recall", "width_px_true", "width_px_pred"), []
+    keys = [*NAMES, "class"]
+    for names, part in stored_rows(LINES_TABLE, profile, keys, folder).groupby(keys, sort=False):
+        row = dict(zip(keys, names, strict=True)) | {"n": len(part)}
+        for measure in measures:
+            row |= mean_fields(part[measure], measure, FOLDS)
+        rows.append(row)
+    return _in_order(pd.DataFrame(rows, columns=list(rows[0]) if rows else [*keys, "n", *measures]))
 
 
 def curves(profile: str, folder: str | Path = "") -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Scores against hand-computed values, against scikit-learn and torchmetrics, and against their own symmetries."""
 
+import math
 from itertools import groupby
 
 import cv2
@@ -28,6 +29,7 @@ from micro_lib.analysis.metrics import (
     present_class_miou,
     redraw,
     score_boundaries,
+    score_lines,
     stacked,
     summary,
 )
@@ -285,6 +287,32 @@ def test_half_the_boundary_found_is_recall_one_half():
     true, pred = line(10) | line(40), line(10)
     found = score_boundaries(true, pred)["bf1_3px"]
     assert score_boundaries(pred, true)["bf1_3px"] == found == pytest.approx(2 * 1 * 0.5 / 1.5)
+
+
+def test_lines_are_scored_by_where_they_run_and_how_wide_they_are():
+    true, pred = line(10, width=3) | line(40, width=3), line(13, width=5)  # centre lines at 11, 41 and 15
+    row = score_lines(true, pred, 4)
+    shares = {"precision": pytest.approx(1, abs=0.03), "recall": pytest.approx(0.5, abs=0.02)}
+    assert row == {**shares, **widths(3, 5)}
+    row = score_lines(true, pred, 3)
+    assert row["precision"] < 0.05 and row["recall"] < 0.05  # skeletons bend at their ends
+    back = score_lines(pred, true, 4)
+    assert (back["precision"], back["recall"]) == (pytest.approx(0.5, abs=0.02), pytest.approx(1, abs=0.03))
+
+
+def widths(true, pred):
+    # An end of a thick line's skeleton lacks some pixels.
+    return {"width_px_true": pytest.approx(true, rel=0.08), "width_px_pred": pytest.approx(pred, rel=0.08)}
+
+
+def test_no_line_has_neither_a_share_nor_a_width():
+    some, none = line(10, width=3), np.zeros((60, 60))
+    row = score_lines(some, none, 3)
+    assert row["recall"] == 0 and math.isnan(row["precision"]) and math.isnan(row["width_px_pred"])
+    row = score_lines(none, some, 3)
+    assert row["precision"] == 0 and math.isnan(row["recall"]) and math.isnan(row["width_px_true"])
+    with pytest.raises(ValueError, match="different shapes"):
+        score_lines(some, none[:-1], 3)
 
 
 def test_mean_intercept_by_hand():

@@ -29,7 +29,9 @@ from micro_lib.application.adaptation_report import (
 )
 from micro_lib.application.published import cells
 from micro_lib.application.tables import NOT_TESTABLE
+from micro_lib.core.labels import ClassMap
 from micro_lib.core.runs import merge_rows, read_table, write_json, write_table
+from micro_lib.data.records import Record
 from micro_lib.training import adaptation
 
 SPREAD = np.array([0.0, 0.01, -0.01, 0.02, -0.02])
@@ -115,6 +117,8 @@ def test_only_what_is_reported_is_read(tmp_path, changes, kept):
         merge_rows(tmp_path / f"adaptation_{kind}.csv", pd.DataFrame([{**row, "seed": seed}]), ("seed",))
     runs, images = report.stored("study", tmp_path)
     assert (len(runs), len(images)) == ((2, 1) if kept else (0, 0))
+    chosen_on, _ = report.stored("study", tmp_path, development=True)
+    assert len(chosen_on) == (2 if "development" in changes.get("shift", "") else 0)
 
 
 def test_ious_of_classes_stand_by_shift_and_class():
@@ -328,6 +332,44 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "runs" / "five")
     collect("study", tmp_path, tmp_path)
     assert bagged("study", tmp_path)["networks"].item() == 3, "fewer runs than are stored: a fresh clone"
+
+
+def test_pictures_are_drawn_of_every_real_fold_and_of_one_seed_of_the_published_targets(tmp_path, monkeypatch):
+    mask = np.zeros((24, 24), np.uint8)
+    mask[:, 11:14] = 2  # a crack 3 px wide
+    record = Record("one", np.full((24, 24), 128, np.uint8), mask, "specimen", 0.1)
+    colours = ("#000000", "#d55e00", "#f0e442")
+    classes = ClassMap("coating", ("metal", "oxide", "crack"), {0: 0, 1: 1, 2: 2}, colours)
+    asked = []
+
+    def found(profile, shift, seed, places):
+        asked.append((shift, seed, tuple(places)))
+        return [record], {arm: [np.roll(mask, 9 * (arm == "oracle"), axis=1)] for arm in places}, classes
+
+    monkeypatch.setattr(report, "_found", found)
+
+    def leave(shift, seed, arm):
+        configuration = json.dumps({"shift": shift, **adaptation.ARMS[arm]})
+        row = {"configuration": configuration, "profile": "study", "seed": seed, "fold": seed - 1, "target_miou": 0.5}
+        folder = tmp_path / "runs" / f"{shift}-{seed}-{arm}"
+        write_json(folder / "done.json", {**row, "architecture": "lite0", "generated": False})
+        write_table(pd.DataFrame({"step": [1], "loss": [0.5]}), folder / "curve.csv")
+
+    shown = ("no adaptation", "AdaptSegNet", "self-training", "oracle")
+    monkeypatch.setattr(adaptation, "bagged", lambda *_: images_of([[5], [0]], "T2", groups=("a",)).iloc[:1])
+    for shift, seed in (("coating", 1), ("coating", 2), ("T2", 1), ("T2", 2), ("T3", 1)):
+        for arm in shown[: 3 if shift == "T3" else 4]:  # T3's oracle is still to come
+            leave(shift, seed, arm)
+    leave("coating", 2, "2 labels")
+    collect("study", tmp_path, tmp_path / "tables")
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    assert drawn == {"adaptation_masks_coating_1.png", "adaptation_masks_coating_2.png", "adaptation_errors_T2.png"}
+    assert ("coating", 2, (*shown[:3], "2 labels", "oracle")) in asked and ("T2", 1, shown) in asked
+    scored = report.lines("study", tmp_path / "tables").set_index("arm")
+    assert scored["n"].to_dict() == {**dict.fromkeys(shown, 2), "2 labels": 1}
+    assert (scored["class"] == "crack").all() and scored["width_px_pred"].between(2.7, 3.3).all()
+    assert scored["recall"].to_dict() == {arm: float(arm != "oracle") for arm in scored.index}
+    assert report.lines("quick", tmp_path / "tables").empty
 
 
 # The paper
