@@ -41,7 +41,7 @@ from micro_lib.core.profiles import settings
 from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
 from micro_lib.data.records import Record
-from micro_lib.data.shifts import DEVELOPMENT, REAL
+from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
@@ -225,7 +225,7 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     for name, part in runs.groupby("shift", sort=False):
         for arm, ours, base in _paired(part, NONE):
             row = {"shift": name, "arm": arm, **paired_fields(ours, base, FOLDS)}
-            several = name in REAL and name not in adaptation.TRANSDUCTIVE
+            several = name in REAL and name not in TRANSDUCTIVE
             row |= _resampled(images[images["shift"] == name], arm) if several else _NO_UNITS
             known = [kind for kind in ("difference", "units") if not math.isnan(row[f"{kind}_low"])]
             better = len(ours) > 1 and all(row[f"{kind}_low"] > 0 for kind in known)

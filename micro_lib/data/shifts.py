@@ -255,3 +255,4 @@ GENERATED: dict[str, tuple[Callable[..., Shift], int]] = {
     "T3v tested at 40 %": (partial(_bainite, "T3", fractions=T3V_FRACTIONS), 5),
 }
 SHIFTS = REAL | GENERATED
+TRANSDUCTIVE = ("316L to iron",)  # the target has no micrographs but those tested

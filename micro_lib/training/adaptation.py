@@ -24,7 +24,7 @@ from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing, scaled, scaled_image
 from micro_lib.data.records import Record
-from micro_lib.data.shifts import GENERATED, SHIFTS, Shift, n_folds, shift
+from micro_lib.data.shifts import GENERATED, SHIFTS, TRANSDUCTIVE, Shift, n_folds, shift
 from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet
 from micro_lib.models.devices import best_device
@@ -63,7 +63,6 @@ ARMS = {
     "2 labels": {"labels": "2"},
     "oracle": {"labels": "oracle"},
 }
-TRANSDUCTIVE = ("316L to iron",)  # shifts whose target has no micrographs of its own to train on
 CONFIGURATIONS = {
     f"{arm}, {name}": {"shift": name, **changes}
     for name in SHIFTS

@@ -15,7 +15,7 @@ from micro_lib.core.profiles import settings
 from micro_lib.core.runs import build_dir, read_table
 from micro_lib.data.framing import Framing
 from micro_lib.data.records import Record
-from micro_lib.data.shifts import SHIFTS, Shift
+from micro_lib.data.shifts import SHIFTS, TRANSDUCTIVE, Shift
 from micro_lib.data.tiles import MODES, Labelled
 from micro_lib.models import carded
 from micro_lib.models.carded import CardError
@@ -112,7 +112,7 @@ def test_a_new_method_with_discriminators_can_be_given_their_weight(monkeypatch)
 def test_shifts_without_target_micrographs_to_train_on_are_known(name):
     make, _ = SHIFTS[name]
     made = make(0, settings("adaptation", "smoke"), "generated", "smoke")
-    assert made.is_transductive == (name in adaptation.TRANSDUCTIVE)
+    assert made.is_transductive == (name in TRANSDUCTIVE)
 
 
 @pytest.mark.parametrize("seed", [0, -1, 1.5, "1"])
