@@ -6,7 +6,6 @@ A run's seed decides its fold, so folds are the unit of intervals over runs; of 
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,18 +17,7 @@ from micro_lib.analysis.metrics import score_lines
 from micro_lib.analysis.stats import cluster_bootstrap
 from micro_lib.application.adaptation_plots import error_maps
 from micro_lib.application.plots import Panel, credit, save, sheet
-from micro_lib.application.published import (
-    Cell,
-    answering,
-    cell,
-    judged_gain,
-    judged_statement,
-    ours_of,
-    untestable_level,
-)
 from micro_lib.application.tables import (
-    NOT_RUN,
-    claim_rows,
     mean_fields,
     paired_fields,
     stored_rows,
@@ -50,15 +38,12 @@ FEW = ("2 labels",)  # shown as well of real targets
 THIN = {"coating": "crack"}  # classes that are lines, by shift: scored also by where they run
 TOLERANCE_PX = 5  # about the width at which cracks are labelled
 FOLDS, LEVEL = "folds", 0.95  # what intervals are over, and their level
+PUBLISHED = ("T1", "T2", "T3")  # targets of the paper
 GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth closing
 MEASURES = ("target_miou", "rdt", "source_miou")
 NAMES = ["shift", "arm"]
-LATHS = "lath bainite"
 ONE_SPECIMEN = ("coating",)  # shifts whose target is a single one, of which micrographs are resampled
 BAGGED_TABLE, CURVES_TABLE, LINES_TABLE = "adaptation_bagged.csv", "adaptation_curves.csv", "adaptation_lines.csv"
-# Rows of the published tables for the network that is adapted, by shift: their number in Tables 3, 4 and 5.
-PUBLISHED_ROWS = {"T1": ("Table 3", "T1.10", "T1.11"), "T2": ("Table 4", "T2.10", "T2.11")}
-PUBLISHED_ROWS |= {"T3": ("Table 5", "T3.1", "T3.2")}
 
 
 def arm_of(configuration: str | Mapping) -> str:
@@ -145,7 +130,7 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for names, part in runs.groupby(NAMES, sort=False):
-        folds = _by_fold(part)
+        folds = by_fold(part)
         row = dict(zip(NAMES, names, strict=True)) | {"n": len(folds), "runs": len(part)}
         row |= {"troubled": int((part["trouble"] != "").sum()), "n_test": int(part["n_target_test"].median())}
         for measure in MEASURES:
@@ -156,7 +141,8 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _by_fold(part: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+def by_fold(part: pd.DataFrame, measures: Sequence[str] = MEASURES) -> pd.DataFrame:
+    """Return the mean of each measure over the runs of a fold: one row a fold (the index), one column a measure."""
     return part.groupby("fold")[list(measures)].mean()
 
 
@@ -178,7 +164,7 @@ def phase_fractions(runs: pd.DataFrame) -> pd.DataFrame:
     for names, part in runs.groupby(NAMES, sort=False):
         known = [name.removeprefix("target_true_") for name in part.dropna(axis=1, how="all") if "target_true_" in name]
         for phase in known[1:] if len(known) == 2 else known:
-            folds = _by_fold(part, [f"target_true_{phase}", f"target_found_{phase}"])
+            folds = by_fold(part, [f"target_true_{phase}", f"target_found_{phase}"])
             true, found = (folds[name] for name in folds)
             row = dict(zip(NAMES, names, strict=True)) | {"class": phase, "true": float(true.mean())}
             row |= mean_fields(found, "found", FOLDS) | {"found_sd": found.std()}
@@ -192,7 +178,7 @@ def class_ious(runs: pd.DataFrame) -> pd.DataFrame:
     for names, part in _in_order(runs).groupby(NAMES, sort=False):
         for column in (name for name in part.dropna(axis=1, how="all") if name.startswith("target_iou_")):
             row = dict(zip(NAMES, names, strict=True)) | {"class": column.removeprefix("target_iou_")}
-            folds = _by_fold(part, [column])[column]
+            folds = by_fold(part, [column])[column]
             rows.append(row | {"n": len(folds)} | mean_fields(folds, "iou", FOLDS))
     table = pd.DataFrame(rows, columns=list(rows[0]) if rows else [*NAMES, "class", "n", "iou"])
     order = list(dict.fromkeys(zip(table["shift"], table["class"], strict=True)))  # arms of a class one below the other
@@ -223,7 +209,7 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):
-        for arm, ours, base in _paired(part, NONE):
+        for arm, ours, base in paired(part, NONE):
             row = {"shift": name, "arm": arm, **paired_fields(ours, base, FOLDS)}
             several = name in REAL and name not in TRANSDUCTIVE
             row |= _resampled(images[images["shift"] == name], arm) if several else _NO_UNITS
@@ -238,10 +224,27 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
 _NO_UNITS = {"units": "", "n_units": 0, "units_low": math.nan, "units_high": math.nan}
 
 
-def _paired(
+def paired(
     runs: pd.DataFrame, against: str, measure: str = "target_miou", by: str = "arm"
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Arms (or shifts), each with its scores and the other one's on the folds they share; seeds are paired first."""
+    """Yield arms (or shifts), each with its scores and the other one's on the folds they share; seeds are paired first.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        Of one shift, or of one arm, as from `stored`.
+    against : str
+        The arm, or shift, that all others are paired with; nothing is yielded where it has no runs.
+    measure : str
+        Column of `runs`.
+    by : str
+        ``"arm"`` or ``"shift"``.
+
+    Yields
+    ------
+    str, numpy.ndarray, numpy.ndarray
+        Its name, its scores and those of `against`, (folds,) each.
+    """
     wide = runs.pivot_table(index=["fold", "seed"], columns=by, values=measure)
     for name in wide.columns.difference([against], sort=False) if against in wide else ():
         both = wide[[name, against]].dropna().groupby("fold").mean()
@@ -291,7 +294,7 @@ def gap_closed(runs: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):
-        found = {arm: (ours, base) for arm, ours, base in _paired(part, NONE)}
+        found = {arm: (ours, base) for arm, ours, base in paired(part, NONE)}
         if ORACLE not in found or (gap := float(np.mean(found[ORACLE][0] - found[ORACLE][1]))) <= GAP:
             continue
         wide = part.pivot_table(index=["fold", "seed"], columns="arm", values="target_miou")
@@ -310,7 +313,7 @@ def gaps(runs: pd.DataFrame) -> pd.DataFrame:
     """Return the gap of every shift that has both arms: shift, gap (oracle minus no adaptation) with interval, n."""
     rows = []
     for name, part in runs.groupby("shift", sort=False):
-        for arm, ours, base in _paired(part, NONE):
+        for arm, ours, base in paired(part, NONE):
             if arm == ORACLE and len(ours):
                 rows.append({"shift": name, "arm": arm, **mean_fields(ours - base, "gap", FOLDS), "n": len(ours)})
     table = pd.DataFrame(rows, columns=[*NAMES, "gap", "gap_low", "gap_high", "confidence", "n", "over"])
@@ -398,11 +401,11 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
     for (name, arm), part in rows.groupby(NAMES) if done else ():
         places = [place for place, row in done if (row["shift"], row["arm"]) == (name, arm)]
         several = name in adaptation.GENERATED and part["fold"].nunique() > 1
-        if several and not _is_bagged(part, bagged(profile, folder)):
+        if several and not is_bagged(part, bagged(profile, folder)):
             merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
     for (name, seed), part in rows.groupby(["shift", "seed"]) if done else ():
         places = {row["arm"]: done[i][0] for i, row in part.iterrows()}
-        if set(SHOWN) <= set(places) and (name in REAL or (name in PUBLISHED_ROWS and seed == 1)):
+        if set(SHOWN) <= set(places) and (name in REAL or (name in PUBLISHED and seed == 1)):
             (_judge_fold if name in REAL else _draw_errors)(profile, name, seed, places, folder)
 
 
@@ -447,7 +450,7 @@ def _draw_errors(profile: str, shift: str, seed: int, places: Mapping[str, Path]
     plt.close(fig)
 
 
-def _is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
+def is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
     """Tell whether these runs, or more of their arm, are bagged already: a fresh clone has the table, not the runs."""
     known = bags[(bags[NAMES] == part[NAMES].iloc[0]).all(axis=1)]
     same = (known["networks"] == len(part)) & np.isclose(known["single_miou"].astype(float), part["target_miou"].mean())
@@ -498,250 +501,3 @@ def lines(profile: str, folder: str | Path = "") -> pd.DataFrame:
 def curves(profile: str, folder: str | Path = "") -> pd.DataFrame:
     """Return the stored curves of all runs of one profile, see `adaptation_loop.adapt`, with shift, arm, seed, fold."""
     return stored_rows(CURVES_TABLE, profile, folder=folder)
-
-
-# ------------------------------------------------------------------------------------------------ claims
-
-
-def beside_published(runs: pd.DataFrame, bags: pd.DataFrame) -> pd.DataFrame:
-    """Return every published number of Tables 3, 4, 5 and 7 and section 4.2 that these arms answer to, beside ours.
-
-    Parameters
-    ----------
-    runs : pandas.DataFrame
-        As from `stored`.
-    bags : pandas.DataFrame
-        From `bagged`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        where, item, quantity, shift, arm, network (ours; the item names theirs), published (as printed, with its
-        standard deviation over folds), value (the number alone), ours, low, high, level (t), n, over (folds; networks,
-        for the score of bagging), all in percent; ours missing where nothing was run. What bagging gains is its score
-        less that of each fold's network alone.
-    """
-    rows = []
-    for name, arm, theirs, measure in _answered():
-        part, bag = (table[(table["shift"] == name) & (table["arm"] == arm)] for table in (runs, bags))
-        row = {"where": theirs.where, "item": theirs.item, "quantity": theirs.quantity, "shift": name, "arm": arm}
-        found = {**_NOTHING, **_percent(part, bag, measure)}
-        row["network"] = ", ".join(part["architecture"].unique())
-        rows.append({**row, "published": theirs.printed, "value": theirs.number, **found})
-    return pd.DataFrame(rows)
-
-
-BAGGED, BAGGING = "score of bagging", "gain of bagging"
-_NOTHING = {"ours": math.nan, "low": math.nan, "high": math.nan, "level": math.nan, "n": 0, "over": ""}
-
-
-def _answered() -> Iterator[tuple[str, str, Cell, str]]:
-    """Shift, arm, published number, measure of ours."""
-    for name, (where, *numbers) in PUBLISHED_ROWS.items():
-        for arm, number in zip((NONE, ADVERSARIAL), numbers, strict=True):
-            item = f"{number}, {'DG' if arm == NONE else 'UDA'} - ResNet-101 DeepLabv2, ImageNet, extended"
-            yield name, arm, published(where, item, "mIoU"), "target_miou"
-            yield name, arm, published(where, item, "RDT"), "rdt"
-            yield name, arm, published("Table 7", name, f"phase fraction, {arm}"), f"target_found_{LATHS}"
-        yield name, ADVERSARIAL, published("Table 7", name, "phase fraction, truth"), f"target_true_{LATHS}"
-        yield name, ADVERSARIAL, published("section 4.2", name, "source mIoU after adaptation"), "source_miou"
-        bagging = published("section 4.2", name, "mIoU of five folds averaged (bagging)")
-        yield name, ADVERSARIAL, bagging, BAGGED
-        yield name, ADVERSARIAL, published("section 4.2", name, BAGGING), BAGGING
-    yield "T3", ORACLE, published("section 4.2", "T3, trained on target labels", "mIoU"), "target_miou"
-
-
-published = partial(cell, "Goetz 2022")
-
-
-def _percent(part: pd.DataFrame, bag: pd.DataFrame, measure: str) -> dict:
-    """Our number with its interval over folds; empty where runs, or the bagging of these runs, are missing."""
-    if part.empty or (measure in (BAGGED, BAGGING) and not _is_bagged(part, bag)):
-        return {}
-    if measure == BAGGED:
-        return {"ours": 100 * float(bag["target_miou"].item()), "n": int(bag["networks"].item()), "over": "networks"}
-    if measure == BAGGING:
-        part = part.assign(**{BAGGING: bag["target_miou"].item() - part["target_miou"]})
-    folds = _by_fold(part, [measure])[measure]
-    return ours_of({**mean_fields(folds, "ours", FOLDS), "n": len(folds)}, "ours", 100)
-
-
-def claims(runs: pd.DataFrame, images: pd.DataFrame, bags: pd.DataFrame, *, profile: str) -> pd.DataFrame:
-    """Judge what Goetz et al. 2022 say of adaptation: Tables 3, 4, 5 and 7, sections 3.2, 4.2 and 4.3.
-
-    Levels stand beside ours unjudged: micrographs generated after the paper's words have their own. Effects are judged:
-    reproduced if our interval over folds excludes zero, holds the published one and reaches no further than a quarter
-    of it to either side; their direction if it only excludes zero on the same side.
-
-    Parameters
-    ----------
-    runs, images, bags : pandas.DataFrame
-        As from `stored` and `bagged`; fewer than two folds judge nothing.
-    profile : str
-        As for `micro_lib.application.tables.claim_rows`.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows of the claims table, numbers in percent, or percentage points, unless their unit says otherwise.
-    """
-    rows, gained = [], differences(runs, images)
-    for ours in beside_published(runs, bags).to_dict("records"):
-        theirs = published(ours["where"], ours["item"], ours["quantity"])
-        told = "" if ours["where"] == "Table 7" else f", {ours['arm']}"
-        found = _bagging(ours, theirs) if theirs.quantity == BAGGING else beside_level(ours)
-        rows.append(percent_claim(f"{ours['quantity']} on {ours['shift']}{told}", found, theirs))
-    for name in PUBLISHED_ROWS:
-        theirs = published("section 3.2", f"{name}, AdaptSegNet against none", "mIoU gained")
-        rows.append(percent_claim(f"mIoU gained by AdaptSegNet on {name}", _gain(gained, name, theirs.value), theirs))
-        theirs = published("section 4.2", name, "source mIoU gained by adaptation")
-        found = _change(runs, name, "source_miou")
-        found = judged_gain(found, theirs.number, f"against {NONE}; {_IMITATED}") if found else TOO_FEW
-        rows.append(percent_claim(f"mIoU gained on the source by AdaptSegNet on {name}", found, theirs))
-    rows += [_share(runs), _lost(runs), *_estimates(runs), _scatter(runs), *_insensitive(runs), _inverted(runs)]
-    return claim_rows(rows, profile=profile, notebook="10_domain_adaptation", runs=runs)
-
-
-def percent_claim(claim: str, found: Mapping, *theirs: Cell) -> dict:
-    """Return a claim in percent with the published numbers that it answers and what was found."""
-    return {"claim": claim, **answering(*theirs), "unit": "%", **found}
-
-
-TOO_FEW = {"verdict": NOT_RUN, "why": "needs runs of two folds or more of these arms"}
-_IMITATED = "paired over folds; generated micrographs made after the paper's words, a light network"
-
-
-def beside_level(row: Mapping) -> dict:
-    """Return the fields of a claim on a level of closed data, ours from a row as of `beside_published`."""
-    why = "the micrographs are closed; ours are generated after the paper's words, segmented by a light network"
-    if row["quantity"] == "phase fraction, truth":
-        why += "; the truth is what the generator was told"
-    return untestable_level({name: row[name] for name in _NOTHING}, why)
-
-
-def _bagging(ours: Mapping, theirs: Cell) -> dict:
-    if ours["n"] < 2:
-        return TOO_FEW
-    why = f"mean of the networks' probabilities less each network alone, the former held fixed; {_IMITATED}"
-    return judged_gain({name: ours[name] for name in _NOTHING}, theirs.value, why)
-
-
-def _gain(gained: pd.DataFrame, name: str, theirs: float) -> dict:
-    row = gained[(gained["shift"] == name) & (gained["arm"] == ADVERSARIAL) & (gained["n"] > 1)]
-    return percent_gain(row.iloc[0], theirs, _IMITATED) if len(row) else TOO_FEW
-
-
-def percent_gain(row: Mapping, theirs: float, made: str) -> dict:
-    """Judge a published gain in percent by a row of `differences`; `made` says what ours was measured on."""
-    return judged_gain(ours_of(row, "difference", 100), theirs, f"p = {row['p']:.2g}; {made}")
-
-
-def _change(runs: pd.DataFrame, name: str, measure: str, against: str = NONE) -> dict:
-    """AdaptSegNet on a shift less another arm, in percentage points; empty with fewer than two folds."""
-    found = {arm: (ours, base) for arm, ours, base in _paired(runs[runs["shift"] == name], against, measure)}
-    return _percentage(*found.get(ADVERSARIAL, ((), ())))
-
-
-def _contrast(runs: pd.DataFrame, name: str, other: str) -> dict:
-    """AdaptSegNet on a shift less on another one, in percentage points; empty with fewer than two folds."""
-    found = {one: (ours, base) for one, ours, base in _paired(runs[runs["arm"] == ADVERSARIAL], other, by="shift")}
-    return _percentage(*found.get(name, ((), ())))
-
-
-def _percentage(ours: Sequence[float], base: Sequence[float]) -> dict:
-    return ours_of(paired_fields(ours, base, FOLDS), "difference", 100) if len(ours) > 1 else {}
-
-
-def _share(runs: pd.DataFrame) -> dict:
-    """How far AdaptSegNet goes to the score with target labels on T3, from 49.7 by 73.3 to 79."""
-    items = [f"{n}, {how} - ResNet-101 DeepLabv2, ImageNet, extended" for n, how in (("T3.1", "DG"), ("T3.2", "UDA"))]
-    none, adapted = (published("Table 5", item, "mIoU").value for item in items)
-    oracle = published("section 4.2", "T3, trained on target labels", "mIoU").value
-    theirs = 100 * (adapted - none) / (oracle - none)
-    stated = {"paper": "Goetz 2022", "where": "Table 5, section 4.2", "published": f"{theirs:.0f} %", "unit": "%"}
-    stated["claim"] = "share of the gap to target labels closed by AdaptSegNet on T3"
-    row = gap_closed(runs).query("shift == 'T3' and arm == @ADVERSARIAL")
-    if row.empty or math.isnan(row["closed_low"].item()):
-        return stated | TOO_FEW
-    why = f"from {none:g} by {adapted:g} to {oracle:g}; Fieller's interval; {_IMITATED}"
-    return stated | judged_gain(ours_of(row.iloc[0], "closed", 100), theirs, why)
-
-
-def _lost(runs: pd.DataFrame) -> dict:
-    """Whether the drop is 6 % only: more is no reproduction, and less is one of its direction."""
-    theirs = published("section 4.2", "T3, AdaptSegNet against target labels", "mIoU lost")
-    found = _change(runs, "T3", "target_miou", ORACLE)
-    if found:
-        found |= {"ours": -found["ours"], "low": -found["high"], "high": -found["low"]}
-        won = 0 < found["low"] <= theirs.value or found["high"] < theirs.value
-        found = judged_gain(found, theirs.value, f"target labels less AdaptSegNet; {_IMITATED}", won)
-    return percent_claim("mIoU lost by AdaptSegNet to target labels on T3", found or TOO_FEW, theirs)
-
-
-def _estimates(runs: pd.DataFrame) -> Iterator[dict]:
-    """Whether the error of the phase fraction shrinks on each target, and on how many; Table 7 and the text differ."""
-    columns = [f"target_{kind}_{LATHS}" for kind in ("found", "true")]
-    off = runs.assign(off=runs[columns[0]] - runs[columns[1]] if set(columns) <= set(runs) else math.nan)
-    off["off"] = off["off"].abs()
-    changes = {name: _change(off, name, "off") for name in PUBLISHED_ROWS}
-    for name, found in changes.items():
-        none, adapted, true = (
-            published("Table 7", name, f"phase fraction, {kind}").value for kind in (NONE, ADVERSARIAL, "truth")
-        )
-        stated = {"paper": "Goetz 2022", "where": "section 4.2", "unit": "%"}
-        stated["claim"] = f"AdaptSegNet improves the estimated phase fraction on {name}: change of its absolute error"
-        stated["published"] = f"improved; Table 7: {abs(none - true):.1f} without, {abs(adapted - true):.1f} with"
-        yield stated | (judged_statement(found, found["high"] < 0, _IMITATED) if found else TOO_FEW)
-    theirs = published("section 4.2", "phase fractions", "targets of three whose estimate AdaptSegNet improves")
-    claim = percent_claim("targets of three whose estimated phase fraction AdaptSegNet improves", TOO_FEW, theirs)
-    if all(changes.values()):
-        improved = sum(found["high"] < 0 for found in changes.values())
-        found = {"kind": "effect", "ours": improved, "n": len(changes), "over": "targets"}
-        found |= {"verdict": "reproduced" if improved == theirs.value else "not reproduced"}
-        claim |= {**found, "why": f"improved where the interval lies below 0; their own Table 7: {theirs.recomputed:g}"}
-    yield claim | {"unit": "1"}
-
-
-def _scatter(runs: pd.DataFrame) -> dict:
-    """The ratio of two standard deviations over folds, with the interval of Fisher's F as if they were independent."""
-    theirs = published("section 4.2", "phase fractions", "factor by which AdaptSegNet reduces the scatter on T3")
-    claim = percent_claim(
-        "factor by which AdaptSegNet reduces the scatter of the phase fraction on T3", TOO_FEW, theirs
-    )
-    laths = phase_fractions(runs).query("shift == 'T3' and `class` == @LATHS").set_index("arm")
-    if {NONE, ADVERSARIAL} <= set(laths.index) and (laths.loc[[NONE, ADVERSARIAL], "n"] > 1).all():
-        sd, n = laths["found_sd"], laths["n"]
-        ratio = sd[NONE] / sd[ADVERSARIAL]
-        ends = stats.f.ppf([(1 + LEVEL) / 2, (1 - LEVEL) / 2], n[NONE] - 1, n[ADVERSARIAL] - 1)
-        ours = dict(zip(("low", "high"), (float(ratio / math.sqrt(end)) for end in ends), strict=True))
-        ours |= {"ours": float(ratio), "level": LEVEL, "n": int(min(n[NONE], n[ADVERSARIAL])), "over": FOLDS}
-        why = f"standard deviations over folds, Fisher's F; their own Table 7: {theirs.recomputed:g}"
-        claim |= judged_gain(ours, theirs.value, f"{why}; {_IMITATED.partition('; ')[2]}", won=ours["low"] > 1)
-    return claim | {"unit": "1"}
-
-
-def _insensitive(runs: pd.DataFrame) -> Iterator[dict]:
-    """Whether what T3 and T3v differ by is less, with certainty, than the least that the paper calls a gain."""
-    quantity, found = "mIoU", _contrast(runs, "T3 tested at 40 %", "T3v tested at 40 %")
-    for name in ("T3", "T3v"):
-        part = runs[(runs["shift"] == f"{name} tested at 40 %") & (runs["arm"] == ADVERSARIAL)]
-        level = {**_NOTHING, **_percent(part, part[:0], "target_miou"), "quantity": quantity}
-        theirs = published("section 4.3", f"{name}, common test images", quantity)
-        yield percent_claim(f"mIoU on {name}, common test images, {ADVERSARIAL}", beside_level(level), theirs)
-    theirs = published("section 4.3", "T3 against T3v, common test images", "mIoU gained")
-    gains = [published("section 3.2", f"{name}, AdaptSegNet against none", "mIoU gained") for name in PUBLISHED_ROWS]
-    least = min(gain.value for gain in gains)
-    if found:
-        held = -least < found["low"] and found["high"] < least
-        found |= {"kind": "effect", "verdict": "reproduced" if held else "not reproduced"}
-        found["why"] = f"whether the interval lies within {least:g} points, the least published gain; {_IMITATED}"
-    yield percent_claim("phase fractions of source and target may differ: T3 less T3v", found or TOO_FEW, theirs)
-
-
-def _inverted(runs: pd.DataFrame) -> dict:
-    stated = {"paper": "Goetz 2022", "where": "section 4.3", "unit": "%"}
-    stated |= {"claim": "AdaptSegNet fails on T3 unless it is inverted", "published": "the learning process failed"}
-    found = _contrast(runs, "T3", "T3 not inverted")
-    if found:
-        found = judged_statement(found, found["low"] > 0, f"mIoU inverted less not inverted; {_IMITATED}")
-    return stated | (found or TOO_FEW)

@@ -10,12 +10,11 @@ import pytest
 from scipy import stats
 
 from micro_lib.application import adaptation_report as report
+from micro_lib.application.adaptation_claims import beside_published, claims
 from micro_lib.application.adaptation_report import (
     arm_of,
     bagged,
-    beside_published,
     by_unit,
-    claims,
     collect,
     curves,
     differences,
