@@ -36,12 +36,12 @@ def course(axes: Sequence[Axes], histories: dict[str, pd.DataFrame]) -> None:
     loss, score = axes
     for i, (name, table) in enumerate(histories.items()):
         steps, colour = table["steps"].cumsum(), f"C{i}"
-        loss.plot(steps, table["loss"], linewidth=1, color=colour)
-        loss.plot(steps, table["held_out_loss"], "o-", color=colour, label=name)
+        loss.plot(steps, table["loss"], linewidth=1, color=colour, label=f"{name}, trained on")
+        loss.plot(steps, table["held_out_loss"], "o-", color=colour, label=f"{name}, held out")
         score.plot(steps, table["score"], "o-", color=colour)
     loss.set(xlabel="steps", ylabel="binary cross-entropy")
     score.set(xlabel="steps", ylabel="held-out pictures, score")
-    loss.legend()
+    loss.legend(fontsize=7)
 
 
 def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
@@ -69,4 +69,5 @@ def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
         ax.set_xticks(range(len(PRETRAININGS)), PRETRAININGS)
         ax.tick_params(axis="x", rotation=30)
     axes[0].set_ylabel("mean IoU")
-    axes[0].legend(title="augmentation")
+    axes[0].plot([], [], "s", markerfacecolor="none", color="0.4", label="published")
+    axes[0].legend(title="augmentation", fontsize=7)
