@@ -1,5 +1,6 @@
 """Figures of the adaptation experiment: domains, curves, gaps, maps of errors, what a network looks at."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -131,7 +132,8 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
             ax.plot(*zip(*known, strict=True), "x", color=_line(arm)["color"])
     counts = table.groupby("shift")["n"].agg(["min", "max"])
     ns = [f"n = {low}" if low == high else f"n = {low} to {high}" for low, high in counts.loc[shifts].to_numpy()]
-    ax.set_xticks(range(len(shifts)), [f"{name}\n{n}" for name, n in zip(shifts, ns, strict=True)], fontsize=8)
+    named = [f"{textwrap.fill(name, 12)}\n{n}" for name, n in zip(shifts, ns, strict=True)]
+    ax.set_xticks(range(len(shifts)), named, fontsize=8)
     ax.set_ylabel("target, mean IoU")
     ax.legend(fontsize=7, ncols=2)
 
