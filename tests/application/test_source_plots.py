@@ -33,6 +33,7 @@ def test_scores_are_drawn_with_intervals_and_the_published_ones():
     ours = next(c for c in ax.containers if len(c.lines[0].get_xdata()))
     np.testing.assert_allclose(ours.lines[0].get_xydata(), [[1, 0.7]])
     np.testing.assert_allclose(ours.lines[2][0].get_segments()[0], [[1, 0.6], [1, 0.8]])
-    squares = [line for line in ax.lines if line.get_marker() == "s"]
-    assert len(squares) == 9 and all(0.7 < line.get_ydata()[0] < 0.85 for line in squares)
+    squares = [line.get_ydata() for line in ax.lines if line.get_marker() == "s" and len(line.get_ydata())]
+    assert len(squares) == 9 and all(0.7 < y[0] < 0.85 for y in squares)
+    assert "published" in [text.get_text() for text in ax.get_legend().get_texts()]
     plt.close(fig)
