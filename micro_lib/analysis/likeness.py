@@ -156,7 +156,8 @@ def copying(
         row |= {f"{name}_median": float(np.median(found[name])), f"n_{name}": len(images)}
     ours, theirs = found["generated"][:, None], found["unseen"]
     closer = float(np.mean((ours < theirs) + 0.5 * (ours == theirs)))
-    copies = int((found["generated"] < (row["seen_median"] + row["unseen_median"]) / 2).sum())
+    from_seen, from_unseen = (np.abs(found["generated"] - row[f"{name}_median"]) for name in ("seen", "unseen"))
+    copies = int((from_seen < from_unseen).sum())
     return row | {"generated_lowest": float(found["generated"].min()), "closer": closer, "copies": copies}
 
 

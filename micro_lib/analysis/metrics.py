@@ -99,8 +99,8 @@ def _parts(cm: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray
     return inter, true + cm.sum(-2) - inter, true
 
 
-def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
-    """Divide, with NaN where there is nothing to divide by."""
+def ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
+    """Return `numerator` over `denominator`, elementwise; NaN where that is not above 0."""
     out = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
     return np.divide(numerator, denominator, out=out, where=np.asarray(denominator) > 0)
 
@@ -108,13 +108,13 @@ def _ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
 def pixel_error(cm: ArrayLike) -> NDArray[np.float64]:
     """Return the share of pixels in the wrong class, 0 to 1, shape ``cm.shape[:-2]``; NaN without pixels."""
     inter, _, true = _parts(cm)
-    return 1 - _ratio(inter.sum(-1), true.sum(-1))
+    return 1 - ratio(inter.sum(-1), true.sum(-1))
 
 
 def iou_per_class(cm: ArrayLike) -> NDArray[np.float64]:
     """Return TP / (TP + FP + FN) by class, shape ``(..., n)``; NaN for a class absent from truth and prediction."""
     inter, union, _ = _parts(cm)
-    return _ratio(inter, union)
+    return ratio(inter, union)
 
 
 def classes_counted(cm: ArrayLike) -> NDArray[np.int64]:
@@ -128,7 +128,7 @@ def mean_iou(cm: ArrayLike) -> NDArray[np.float64]:
     A class absent from both is excluded; one that is only predicted counts 0.
     """
     inter, union, _ = _parts(cm)
-    return _ratio(np.nan_to_num(_ratio(inter, union)).sum(-1), (union > 0).sum(-1))
+    return ratio(np.nan_to_num(ratio(inter, union)).sum(-1), (union > 0).sum(-1))
 
 
 def present_class_miou(cm: ArrayLike) -> NDArray[np.float64]:
@@ -141,7 +141,7 @@ def present_class_miou(cm: ArrayLike) -> NDArray[np.float64]:
     """
     inter, union, true = _parts(cm)
     # A class absent from the truth has no intersection, so it adds nothing to the sum.
-    return _ratio(np.nan_to_num(_ratio(inter, union)).sum(-1), (true > 0).sum(-1))
+    return ratio(np.nan_to_num(ratio(inter, union)).sum(-1), (true > 0).sum(-1))
 
 
 def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
@@ -177,7 +177,7 @@ def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
     for name, metric in (("miou", mean_iou), ("present_class_miou", present_class_miou)):
         row |= {f"{name}_pooled": float(metric(pooled)), f"{name}_per_image": float(np.nanmean(metric(cms)))}
     defined = (classes_per_image := iou_per_class(cms)) >= 0  # NaN compares false
-    per_image = _ratio(np.where(defined, classes_per_image, 0).sum(0), defined.sum(0))
+    per_image = ratio(np.where(defined, classes_per_image, 0).sum(0), defined.sum(0))
     for name, whole, single in zip(classes, iou_per_class(pooled), per_image, strict=True):
         row |= {f"iou_pooled_{name}": float(whole), f"iou_per_image_{name}": float(single)}
     return row
@@ -245,8 +245,8 @@ def score_lines(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -
     -------
     dict
         ``precision``, the share of the predicted centre lines that has a true one within the tolerance; ``recall``, the
-        reverse; ``width_px_true``, ``width_px_pred``, area over length of the centre lines. NaN where there is no line
-        to take a share or a width of.
+        reverse; ``width_px_true``, ``width_px_pred``, area over the number of pixels of the centre lines,
+        up to 1.41 times the width of lines that slant. NaN where there is no line to take a share or a width of.
 
     Raises
     ------

@@ -3,9 +3,9 @@
 A pair is any named tuple with an `image` (H, W) of grey levels and a `mask` (H, W) of class ids. Both sets must have
 one size, since what lies within a frame depends on it: `cut` the larger ones.
 
-The unit of the real set is the specimen, that of the generated set the single pair: intervals are percentiles over
-resamples of those (Davison & Hinkley 1997, section 3.8), so they speak of other specimens and of more pairs of the same
-generator, not of another generator.
+The unit of the real set is the specimen, that of the generated set the single pair: intervals are expanded percentiles
+over resamples of those (Davison & Hinkley 1997, section 3.8; `stats.expanded_tail`), so they speak of other specimens
+and of more pairs of the same generator, not of another generator.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import fft
 
-from micro_lib.analysis.metrics import confusion
+from micro_lib.analysis.metrics import confusion, ratio
+from micro_lib.analysis.stats import expanded_tail
 from micro_lib.core.progress import progress
 
 N_BOOT = 999
@@ -363,20 +364,15 @@ def resample(units: Sequence, rng: np.random.Generator, n_boot: int) -> Draws:
     return Draws(np.concatenate([np.ones_like(times[:1]), times]), len(names))
 
 
-def _divided(a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """a / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan), where=np.asarray(b) != 0)
-
-
 def _mean(moments: NDArray, times: NDArray) -> NDArray[np.float64]:
     weight, total, _ = (times @ moments).T
-    return _divided(total, weight)
+    return ratio(total, weight)
 
 
 def _variance(moments: NDArray, times: NDArray) -> NDArray[np.float64]:
     weight, total, square = (times @ moments).T
-    mean = _divided(total, weight)
-    variance = _divided(square, weight) - mean**2
+    mean = ratio(total, weight)
+    variance = ratio(square, weight) - mean**2
     return np.where(variance < 1e-12 * mean**2, 0.0, variance)  # equal values, but for rounding
 
 
@@ -385,24 +381,25 @@ _STATISTICS = {"mean": _mean, "variance": _variance}
 
 def _moment_row(of: Callable, both: Sequence[NDArray], draws: Sequence[Draws], level: float) -> dict[str, float]:
     real, generated = (of(moments, drawn.times) for moments, drawn in zip(both, draws, strict=True))
-    single = [drawn.n_units < 2 for drawn in draws]
+    units = [drawn.n_units for drawn in draws]
     row = {}
-    for name, values, unknown in (
-        ("real", real, single[0]),
-        ("generated", generated, single[1]),
-        ("ratio", _divided(generated, real), any(single)),
+    for name, values, n in (
+        ("real", real, units[0]),
+        ("generated", generated, units[1]),
+        ("ratio", ratio(generated, real), min(units)),
     ):
-        low, high = (np.nan, np.nan) if unknown else percentiles(values[1:], level)
+        low, high = (np.nan, np.nan) if n < 2 else percentiles(values[1:], level, n)
         row |= {name: float(values[0]), f"{name}_low": low, f"{name}_high": high}
     return row
 
 
-def percentiles(values: NDArray, level: float) -> tuple[float, float]:
-    """Return the ends of the interval that holds the share `level` of those values that are finite, NaN without any."""
+def percentiles(values: NDArray, level: float, n_units: float = np.inf) -> tuple[float, float]:
+    """Return the ends of the interval of those resamples that are finite, NaN without any; see `expanded_tail`."""
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan, np.nan
-    return tuple(np.quantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist())
+    tail = expanded_tail(level, n_units)
+    return tuple(np.quantile(values, [tail, 1 - tail]).tolist())
 
 
 def _distance_row(
@@ -415,16 +412,17 @@ def _distance_row(
     distance, chance = (quantity.bin or 1.0) * apart(generated[:1], real[:1]), np.array([np.nan])
     if draws[0].n_units > 1:
         chance = (quantity.bin or 1.0) * apart(real[1:], real[:1])
-    low, high = percentiles(chance, level)
-    middle = np.median(chance)
+        chance = chance[np.isfinite(chance)]  # a resample of specimens may be without the class
+    low, high = percentiles(chance, level, max(draws[0].n_units, 2))
+    middle = np.median(chance) if len(chance) else np.nan
     row = {"real": float(middle), "real_low": low, "real_high": high, "generated": float(distance[0])}
     row |= dict.fromkeys(("generated_low", "generated_high", "ratio_low", "ratio_high"), np.nan)
-    return row | {"ratio": float(_divided(distance, middle)[0])}
+    return row | {"ratio": float(ratio(distance, middle)[0])}
 
 
 def _wasserstein(a: NDArray, b: NDArray) -> NDArray[np.float64]:
     """Wasserstein distance of distributions (..., B) over equally spaced values, in spacings."""
-    a, b = (_divided(histogram, histogram.sum(-1, keepdims=True)) for histogram in (a, b))
+    a, b = (ratio(histogram, histogram.sum(-1, keepdims=True)) for histogram in (a, b))
     return np.abs(np.cumsum(a - b, -1)).sum(-1)
 
 

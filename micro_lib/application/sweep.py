@@ -211,7 +211,7 @@ def run(record: Mapping, folder: str | Path) -> None:
     with FileLock(place / ".lock"):
         if (place / "done.json").is_file():
             return
-        started = time.time()
+        started, source = time.time(), provenance(profile=record["profile"], seed=record["seed"])
         try:
             function, configuration = _function(record["experiment"]), json.loads(record["configuration"])
             row = _flat(function(configuration, record["seed"], record["profile"], place))
@@ -219,7 +219,6 @@ def run(record: Mapping, folder: str | Path) -> None:
             text = traceback.format_exc()
             write_json(place / "failed.json", {"error": f"{type(error).__name__}: {error}", "traceback": text})
             return
-        source = provenance(profile=record["profile"], seed=record["seed"])
         names = {name: record[name] for name in KEYS}
         write_json(place / "done.json", {**names, **source, **row, "seconds": round(time.time() - started, 1)})
 
@@ -250,7 +249,7 @@ def _collect(folder: Path, record: Mapping, table: str | Path) -> bool:
     if (place / "images.csv").is_file():
         images = read_table(place / "images.csv", text=["name"])
         named = pd.DataFrame([{name: record[name] for name in KEYS}]).merge(images, how="cross")
-        merge_rows(images_table(table), named, (*KEYS, "split", "name"))
+        merge_rows(images_table(table), named, (*KEYS, "split", "name"), whole=KEYS)
     merge_rows(table, pd.DataFrame([read_json(place / "done.json")]), KEYS)  # last: a stored row means all is stored
     return True
 
@@ -306,7 +305,8 @@ def _summary(folder: Path, records: list[dict], table: str | Path) -> pd.DataFra
     if len(rows):
         print(rows.groupby("configuration").size().rename("n").to_string())
         if rows["commit"].nunique() > 1:
-            print(f"the runs come from {rows['commit'].nunique()} commits; delete rows in {table} to repeat them")
+            again = f"delete rows in {table} and their folders in {folder / 'runs'} to repeat them"
+            print(f"the runs come from {rows['commit'].nunique()} commits; {again}")
     if failed := len(records) - len(rows):
         print(f"{failed} failed, see failed.json in {folder / 'runs'}; the same command tries them again")
     return rows

@@ -122,7 +122,7 @@ def read_table(path: str | Path, text: Sequence[str] = ()) -> pd.DataFrame:
     return table.fillna(dict.fromkeys(text, "")) if text else table
 
 
-def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str], whole: Sequence[str] = ()) -> pd.DataFrame:
     """Put rows into a stored table: those with a known key replace the old ones, the others are appended.
 
     Several processes may call this on one file; a lock beside it makes them take turns.
@@ -136,6 +136,8 @@ def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.
     keys : sequence of str
         Columns that name a row. They count as the text that a CSV cell holds, so 1 and ``"1"`` are one key, a missing
         one and ``""`` too, but ``"001"`` is another.
+    whole : sequence of str
+        Some of these columns: stored rows that agree in them with a new row, but are not among the new ones, go.
 
     Returns
     -------
@@ -155,13 +157,21 @@ def merge_rows(path: str | Path, rows: pd.DataFrame, keys: Sequence[str]) -> pd.
             if missing := [key for key in keys if key not in table.columns]:
                 raise ValueError(f"{name} lack the key column(s) {missing}; found {list(table.columns)}")
         tables = [table.assign(**{key: _cells(table[key]) for key in keys}) for table in tables]
+        if whole and path.is_file():
+            stale, known = (_named(tables[0], part).isin(_named(tables[1], part)) for part in (list(whole), keys))
+            tables[0] = tables[0][~stale | known]
         merged = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
         # A replaced row keeps its place.
-        merged.index = pd.Index(["\x1f".join(key) for key in merged[keys].itertuples(index=False)])
+        merged.index = _named(merged, keys)
         places = merged.index.unique()
         merged = merged[~merged.index.duplicated(keep="last")].loc[places].reset_index(drop=True)
         write_table(merged, path)
     return merged
+
+
+def _named(table: pd.DataFrame, keys: Sequence[str]) -> pd.Index:
+    """Return one text a row: its cells in some columns of text."""
+    return pd.Index(["\x1f".join(key) for key in table[keys].itertuples(index=False)], dtype=object)
 
 
 def _cells(column: pd.Series) -> list[str]:

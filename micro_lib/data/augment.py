@@ -247,7 +247,7 @@ class RandomNoise(v2.Transform):
         return self._call_kernel(F.gaussian_noise, inpt, **params)
 
 
-def tone_table(histogram: torch.Tensor, operations: v2.Transform | None, inverted: bool = False) -> torch.Tensor:
+def tone_table(histogram: torch.Tensor, operations: v2.Transform | None) -> torch.Tensor:
     """Return the standardised value of every grey level after random point operations.
 
     A point operation on an 8-bit image is a table of 256 values, and the histogram of the whole micrograph gives the
@@ -259,8 +259,6 @@ def tone_table(histogram: torch.Tensor, operations: v2.Transform | None, inverte
         (256,) pixel counts of the whole micrograph.
     operations : torchvision.transforms.v2.Transform or None
         Applied to grey values between 0 and 1; None for none.
-    inverted : bool
-        Swap dark and bright.
 
     Returns
     -------
@@ -273,4 +271,4 @@ def tone_table(histogram: torch.Tensor, operations: v2.Transform | None, inverte
     centred = values - share @ values
     spread = float(share @ centred**2) ** 0.5
     scale = 1 / spread if spread > 1e-6 else 0.0  # a constant image becomes zero, not infinite
-    return (centred * (-scale if inverted else scale)).float()
+    return (centred * scale).float()

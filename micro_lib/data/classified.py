@@ -15,7 +15,7 @@ from micro_lib.data.records import Record
 # Ranges of the random changes: Trampert et al. 2021 name zoom, rotation and lighting without numbers.
 ZOOM = (0.9, 1.2)  # at 1.2 the inner 107 of 128 px remain, and a tile's crack lies in the inner 96
 # No quarter turns: cracks run through the thickness of a layer, interfaces along it, and both stay so.
-ROTATION_DEG = 10.0  # beside mirroring both ways
+ROTATION_DEG = 10.0  # DEVIATION: beside mirroring both ways, which the paper does not name
 MOVED = 0.75  # share of the tiles that are zoomed and rotated, as fastai 1.0.51's get_transforms has it
 BRIGHTNESS = 0.15  # added to grey values between 0 and 1
 CONTRAST = 1.33  # factor, or its inverse

@@ -192,7 +192,8 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint16:
         image = image.astype(np.float32)
     if image.dtype.kind != "f" or not np.isfinite(image).all():
-        raise ValueError(f"a micrograph is uint8, uint16 or finite floats; found {image.dtype}")
+        broken = f", {np.sum(~np.isfinite(image))} of them not finite" if image.dtype.kind == "f" else ""
+        raise ValueError(f"a micrograph is uint8, uint16 or finite floats; found {image.dtype}{broken}")
     low, high = float(image.min()), float(image.max())
     return np.round((image - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 

@@ -54,6 +54,9 @@ def read_raw(path: Path) -> Raw:
         raise MicrographError(path, f"broken {kind} data ({error})", "a whole image", _COPY_AGAIN) from error
     if 0 in raw.pixels.shape:
         raise MicrographError(path, f"an image of shape {raw.pixels.shape}", "at least one pixel", _COPY_AGAIN)
+    if raw.pixels.ndim > 2 and raw.pixels.shape[2] > 4:
+        fix = "Save the channel you mean alone."
+        raise MicrographError(path, f"channels of shape {raw.pixels.shape}", "grey or colour", fix)
     return raw
 
 

@@ -88,7 +88,7 @@ def parameters(n: int, px: int, seed: int) -> Labels:
     table = _sized(preset("broad"), px).sample(n, stream_seed(seed, "parameters"))
     rows = progress(table.to_dict("records"), desc="rendering", unit="image")
     images = np.stack([_picture(grains.render(row), px) for row in rows])
-    numbers = table.drop(columns="seed").select_dtypes("number").astype(float).fillna(0.0)
+    numbers = table.drop(columns="seed").select_dtypes("number").astype(float)
     numbers = numbers.loc[:, numbers.nunique() > 1]
     ranks = (rankdata(numbers, axis=0) - 0.5) / n
     return Labels(images, ranks.astype(np.float32), tuple(numbers))

@@ -67,6 +67,9 @@ def _cells(path: Path) -> pd.DataFrame:
     """Return the cells of a manifest as text, stripped, by line of the file; columns that may be left out are empty."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        found = f"no readable file ({error.strerror or error})"
+        raise MicrographError(path, found, "a manifest, CSV", "Check the name and the rights.") from error
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         fix = "Save it as UTF-8: a spreadsheet offers 'CSV UTF-8'."

@@ -104,8 +104,6 @@ class Tiles(Dataset):
         ``"crop"``: windows at about native scale, `augment.light`; ``"resize"``: whole micrographs downsized to `px`,
         `augment.as_published`; ``"none"``, ``"basic"``, ``"extended"``: windows at native scale as they are,
         `augment.turned`, `augment.elastic`.
-    inversion : float
-        Probability of swapping dark and bright.
 
     Raises
     ------
@@ -113,11 +111,9 @@ class Tiles(Dataset):
         If the mode is unknown or there are no micrographs.
     """
 
-    def __init__(
-        self, micrographs: Sequence[Labelled], px: int, *, seed: int, mode: str = "crop", inversion: float = 0.0
-    ):
+    def __init__(self, micrographs: Sequence[Labelled], px: int, *, seed: int, mode: str = "crop"):
         _check(micrographs, mode)
-        self.micrographs, self.seed, self.inversion = micrographs, seed, inversion
+        self.micrographs, self.seed = micrographs, seed
         geometry, changed = MODES[mode]
         self.geometry = geometry(px)
         self.tone = augment.point_operations() if changed else None
@@ -134,8 +130,7 @@ class Tiles(Dataset):
             # torch.manual_seed would also queue a call, with its traceback, for every GPU backend: 1 ms a tile
             torch.default_generator.manual_seed(stream_seed(self.seed, "tile", epoch, index))
             image, mask = self.geometry(*_tensors(micrograph))
-            inverted = bool(torch.rand(()) < self.inversion)
-            table = augment.tone_table(_histogram(micrograph), self.tone, inverted)
+            table = augment.tone_table(_histogram(micrograph), self.tone)
             image = self.picture(tv_tensors.Image(table[image.long()]))
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor).long()
 

@@ -57,10 +57,14 @@ def build(
 class DeepLab(nn.Module):
     """Dilated ResNet at an eighth of the resolution with one head behind its third and one behind its fourth stage.
 
+    DEVIATION: the ResNet is torchvision's. AdaptSegNet's strides in the first convolution of a block instead of the
+    second, rounds up where it pools, and dilates the first block of the last two stages by 2 and 4 as all others of
+    them; here these two blocks have the dilation of the stage before, 1 and 2.
+
     Parameters
     ----------
     resnet : torchvision.models.ResNet
-        Its last two stages dilated by 2 and 4 instead of strided.
+        Its last two stages dilated, by 2 and 4 behind their first block, instead of strided.
     n_classes : int
         Number of classes.
     rates : sequence of int

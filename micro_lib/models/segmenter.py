@@ -27,7 +27,7 @@ class Card(carded.ClassCard):
 
     Parameters
     ----------
-    architecture, decoder_norm : str
+    architecture : str
         As for `micro_lib.models.unet.build`.
     class_map : ClassMap
         Names and colours of the class ids.
@@ -45,7 +45,6 @@ class Card(carded.ClassCard):
     """
 
     architecture: str
-    decoder_norm: str
     class_map: ClassMap
     grain_px: tuple[float, float]
     training: Mapping = field(default_factory=dict)
@@ -181,7 +180,7 @@ class Segmenter:
         made_by = "`python -m micro_lib reproduce --only 05` trains one"
         with carded.opened(path, "a segmenter", made_by, **FORMAT) as (plain, tensors):
             card = Card.of(plain)
-            network = unet.build(card.architecture, len(card.class_map.classes), "random", card.decoder_norm)
+            network = unet.build(card.architecture, len(card.class_map.classes), "random")
             network.load_state_dict(tensors)
         return cls(network, card, device=device)
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from skimage.filters import threshold_otsu
-from tqdm.auto import tqdm
 
 from micro_lib.analysis.metrics import score_boundaries
+from micro_lib.core.progress import progress
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def tune(
     points = (dict(zip(grid, point, strict=True)) for point in product(*grid.values()))
     tried = list(dict.fromkeys([REFERENCE, *(Threshold(**point) for point in points)]))
     rows = []
-    for setting in tqdm(tried, desc="thresholding", unit="setting", delay=5):
+    for setting in progress(tried, desc="thresholding", unit="setting"):
         scores = [score_boundaries(mask, setting.segment(image)) for image, mask in zip(images, masks, strict=True)]
         rows.append(asdict(setting) | pd.DataFrame(scores)[list(COMPARED)].mean().to_dict())
     table = pd.DataFrame(rows)

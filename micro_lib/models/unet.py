@@ -12,7 +12,6 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
-from fastai.layers import NormType
 from fastai.vision.learner import create_body
 from fastai.vision.models.unet import DynamicUnet
 from torch import nn
@@ -27,7 +26,6 @@ GREY_MEAN, GREY_STD = 0.449, 0.226
 ANSWER_TIMEOUT_S = 5.0  # how long a server of weights may take to answer
 # Slimmer than smp's (256, 128, 64, 32, 16): 1.6 times faster to train on a CPU core.
 LIGHT_DECODER = (128, 64, 32, 16, 16)
-DECODER_NORMS = {"none": None, "batch": NormType.Batch}
 # All 13 convolutions of VGG16 and four poolings, so that the last features are a sixteenth of the image and tiles need
 # not divide by 32. DEVIATION: Goetz et al. 2022 use "a portion of the VGG16" and show which in a supplement that was
 # not to be had; here it is all but the fifth pooling and the classifier, with smp's decoder.
@@ -39,9 +37,7 @@ class WeightsUnavailable(RuntimeError):
     """Pre-trained weights were asked for by name and cannot be had here."""
 
 
-def build(
-    architecture: str, n_classes: int = 2, weights: str | Path = "imagenet", decoder_norm: str = "none"
-) -> nn.Module:
+def build(architecture: str, n_classes: int = 2, weights: str | Path = "imagenet") -> nn.Module:
     """Return a U-Net for single-channel images.
 
     Parameters
@@ -54,9 +50,6 @@ def build(
     weights : str or pathlib.Path
         Of the encoder: ``"imagenet"``, ``"random"``, or the path of a file that `micro_lib.models.encoders.save` wrote
         for this architecture. The decoder is random (torch's default generator).
-    decoder_norm : str
-        DynamicUnet alone. ``"none"``: convolutions with bias and no normalisation, as fastai 1.0.51 built them, where
-        `norm_type` defaulted to the enumeration class itself (fastai issue 2467); ``"batch"``: batch normalisation.
 
     Returns
     -------
@@ -68,19 +61,18 @@ def build(
     Raises
     ------
     ValueError
-        If a name is unknown, there are fewer than two classes, or an architecture has no such normalisation.
+        If a name is unknown, or there are fewer than two classes.
     WeightsUnavailable
         If the ImageNet weights cannot be had; never random ones in their place.
     FileNotFoundError, CardError
         If the file is not there, or not an encoder of this architecture.
     """
     one_of("architecture", architecture, ARCHITECTURES)
-    one_of("decoder_norm", decoder_norm, DECODER_NORMS if architecture.startswith("dynamic") else ("none",))
     number("n_classes", n_classes, 2, whole=True)
     check_weights(weights)
     weights = str(weights)
     path = weights if weights.endswith(encoders.SUFFIX) else ""
-    network = ARCHITECTURES[architecture](n_classes, weights == "imagenet", DECODER_NORMS[decoder_norm])
+    network = ARCHITECTURES[architecture](n_classes, weights == "imagenet")
     if path:
         encoders.load(path, architecture, encoder_of(network))
     return network
@@ -149,7 +141,7 @@ class TwoLevels(nn.Module):
         return Levels(main, auxiliary)
 
 
-def _lite0(n_classes: int, pretrained: bool, _norm) -> nn.Module:
+def _lite0(n_classes: int, pretrained: bool) -> nn.Module:
     network = smp.Unet(
         "tu-tf_efficientnet_lite0",
         encoder_weights=None,
@@ -219,7 +211,7 @@ def _timm_name(name: str, blocks: list[str]) -> str:
     return f"blocks.{block}.{(number | convolution)[layer]}.{rest}"
 
 
-def _of_smp(name: str, first: str, n_classes: int, pretrained: bool, _norm, **options) -> nn.Module:
+def _of_smp(name: str, first: str, n_classes: int, pretrained: bool, **options) -> nn.Module:
     """Return an smp U-Net on a ResNet or VGG, the kernels of its first layer summed over RGB."""
     network = smp.Unet(name, encoder_weights=None, in_channels=1, classes=n_classes, **options)
     if pretrained:
@@ -228,8 +220,11 @@ def _of_smp(name: str, first: str, n_classes: int, pretrained: bool, _norm, **op
     return network
 
 
-def _dynamic(name: str, n_classes: int, pretrained: bool, norm: NormType | None) -> nn.Module:
+def _dynamic(name: str, n_classes: int, pretrained: bool) -> nn.Module:
     """Return fastai's DynamicUnet; it adapts itself to other sizes than the one it is built at.
+
+    Its convolutions have a bias and no normalisation, as fastai 1.0.51 built them, where `norm_type` defaulted to the
+    enumeration class itself (fastai issue 2467).
 
     DEVIATION: one channel in, kernels summed over RGB, where the paper fed three equal ones; only the last
     cross-connection to the input image, one channel instead of three, is not the same function.
@@ -237,7 +232,7 @@ def _dynamic(name: str, n_classes: int, pretrained: bool, norm: NormType | None)
     resnet = torchvision.models.get_model(name)
     if pretrained:
         resnet.load_state_dict(resnet_states(name))
-    return DynamicUnet(create_body(resnet, 1, pretrained, cut=-2), n_classes, (64, 64), norm_type=norm)
+    return DynamicUnet(create_body(resnet, 1, pretrained, cut=-2), n_classes, (64, 64), norm_type=None)
 
 
 def one_channel(resnet: torchvision.models.ResNet) -> torchvision.models.ResNet:

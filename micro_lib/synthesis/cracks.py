@@ -3,6 +3,11 @@
 A row of the table says what the longest crack of the tile measures (`crack_statistics.TILE_PARAMETERS`), which texture
 of a pool lies behind it and how the picture is taken. Further cracks of the tile vary the first. Everything random
 comes from streams named after the part and keyed by the row's seed, so what lies behind a crack never changes with it.
+
+DEVIATION: the paper measures five quantities of cracks and draws each from its distribution. Here all parameters of
+`TILE_PARAMETERS` are drawn together (a kernel density), among them branches, further cracks and where a crack ends,
+and fitted again until what is drawn measures as it should (`crack_statistics.calibrate`); edges are ragged and ends
+taper by a chosen range, textures are mirrored and used more than once.
 """
 
 import io
@@ -137,8 +142,9 @@ def scenario(fitted: Space, n_textures: int, generator: str = "paper") -> Space:
     n_textures : int
         Size of the pool, 1 or larger; a texture is used again about every `n_textures` tiles.
     generator : {"paper", "covering"}
-        ``"paper"``: texture and crack, as Trampert et al. 2021 have it. ``"covering"``: in both classes also pores,
-        strings of pores, borders of the layer and scratches, a varied measurement, and cracks beyond what was measured.
+        ``"paper"``: texture and crack alone, the two parts that Trampert et al. 2021 have. ``"covering"``: in both
+        classes also pores, strings of pores, borders of the layer and scratches, a varied measurement, and cracks
+        beyond what was measured.
 
     Returns
     -------

@@ -57,7 +57,12 @@ class Micrograph(NamedTuple):
 
 
 def plain_row(row: Mapping) -> dict:
-    """Return a table's row with plain numbers: NumPy's, which it holds, would turn float32 fields into float64 ones."""
+    """Return a table's row with plain numbers: NumPy's, which it holds, would turn float32 fields into float64 ones.
+
+    Raises ValueError where the row has no seed.
+    """
+    if "seed" not in row:
+        raise ValueError("'seed' is missing in a row of parameters; rows that `Space.sample` draws have one")
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in row.items()}
 
 

@@ -171,7 +171,7 @@ def grains_between(lines: np.ndarray) -> np.ndarray:
     keep = np.bincount(parts.ravel()) >= SMALLEST_GRAIN_PX
     keep[0] = False  # the lines themselves
     if not keep.any():
-        raise ValueError(f"boundaries leave no grain of {SMALLEST_GRAIN_PX} px; raise grain_diameter_px")
+        raise ValueError(f"boundaries leave no grain of {SMALLEST_GRAIN_PX} px; make grains or cells larger")
     labels = np.take(np.where(keep, np.cumsum(keep), 0).astype(np.int32), parts)
     free = labels == 0
     _, nearest = cv2.distanceTransformWithLabels(free.view(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)

@@ -239,7 +239,7 @@ class Setting(Segmentation):
     def recipe(self, method: str) -> Recipe:
         """Return how a segmenter is trained by a method."""
         plan, weights = self.plan, Weights(*self.plan["weights"])
-        if adversarial := self.configuration["adversarial"]:
+        if (adversarial := self.configuration["adversarial"]) and is_adversarial(method):  # not the source's own model
             weights = weights._replace(adversarial=adversarial, adversarial_auxiliary=adversarial / 5)
         return Recipe(
             method,

@@ -129,7 +129,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         render_per_s (micrographs); base_cycles, base_gain (of the last one, in validation mean IoU), base_plateau
         (whether it rose by less than the profile's plateau); base_miou and base_error, synthetic_miou, synthetic_error
         and synthetic_worst_miou (means over the synthetic test set, the last one over its worst tenth);
-        validation_miou, validation_worst_miou (the same on the validation set); and, as in `micro_lib.training.grains`,
+        validation_miou, validation_worst_miou (the same on the validation set, whose worst rows the arms that choose
+        have learned variations of); and, as in `micro_lib.training.grains`,
         the scores on real micrographs.
 
     Raises
@@ -430,7 +431,11 @@ def read_rows(path: str | Path, space: Space) -> pd.DataFrame:
 
 
 def _finetuned(start: Base, weights, new, older, key: tuple[int, int], rounds: int, plan: Mapping, place: Path) -> dict:
-    """Train on new micrographs and so many older ones that every round of every arm takes the same steps."""
+    """Train on new micrographs and so many older ones that every round of every arm takes the same steps.
+
+    DEVIATION: the better epoch counts, by validation micrographs, of which arms that choose have seen variations; the
+    paper names no such choice.
+    """
     seed, number = key
     size = plan["finetune_images"] // rounds
     order = stream(seed, "adaptive", "older", number).permutation(len(older))
@@ -456,7 +461,6 @@ def segmenter(start: Base, result: Campaign, configuration: Mapping, plan: Mappi
     """Return the network of a campaign as a segmenter of real micrographs; all arms of a base scale them alike."""
     card = Card(
         plan["architecture"],
-        "none",
         GRAIN_BOUNDARY,
         grains.trained_range_px(start.micrographs["training"], plan["working_scale"]),
         training={**configuration, "seed": seed, "base": start.digest, "commit": result.trained_at},

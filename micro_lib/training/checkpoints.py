@@ -1,4 +1,7 @@
-"""Checkpoints of unfinished trainings: tensors and plain values, whole or absent, each bound to its training."""
+"""Checkpoints of unfinished trainings: tensors and plain values, whole or absent, each bound to its training.
+
+Each is bound to the code too: what was begun before a change of the package is not finished after it.
+"""
 
 import pickle
 import warnings
@@ -12,6 +15,7 @@ from torch import nn
 
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.runs import atomic_path
+from micro_lib.training.shared import code_hash
 
 
 class CheckpointMismatch(RuntimeError):
@@ -37,14 +41,16 @@ def write(path: str | Path, state: Mapping, fingerprint: str) -> None:
         Tensors and plain values, nested as one likes; numbers of NumPy, which fastai's schedules leave in the states of
         optimisers, become Python's, since they would not be loaded.
     fingerprint : str
-        Of all that decides the training's result.
+        Of all that decides the training's result, but for the code, which is added.
     """
     with atomic_path(path) as temporary:
-        torch.save(_plain({**state, "fingerprint": fingerprint}), temporary)
+        torch.save(_plain({**state, "fingerprint": fingerprint, "code": code_hash()}), temporary)
 
 
 def read(path: str | Path, fingerprint: str) -> dict | None:
-    """Return what `write` left, or None where there is nothing: a damaged file is reported and counts as nothing.
+    """Return what `write` left, or None where there is nothing.
+
+    A damaged file, or one that other code wrote, is reported and counts as nothing.
 
     Raises
     ------
@@ -71,6 +77,9 @@ def read(path: str | Path, fingerprint: str) -> dict | None:
         raise CheckpointMismatch(
             f"{path} belongs to another training: {found}; asked for is {fingerprint}; delete it or take another folder"
         )
+    if saved.get("code") != code_hash():
+        warnings.warn(f"{path} was begun by other code; the training starts from the beginning", stacklevel=4)
+        return None
     return saved
 
 

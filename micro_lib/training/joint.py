@@ -509,7 +509,7 @@ def union(micrographs: Sequence[Labelled], pairs: Sequence[Labelled], n: int) ->
 
 
 def _segmenter(setting: Setting, network: torch.nn.Module) -> Segmenter:
-    card = Card(setting.plan["architecture"], "none", setting.source.class_map, (0.0, 0.0))
+    card = Card(setting.plan["architecture"], setting.source.class_map, (0.0, 0.0))
     return Segmenter(network, card, device=setting.device)
 
 

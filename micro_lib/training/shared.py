@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import resolve
-from micro_lib.core.runs import build_dir, out_dir, parsed
+from micro_lib.core.runs import build_dir, commit, out_dir, parsed
 from micro_lib.data.records import Record
 from micro_lib.models import carded
 
@@ -50,6 +50,7 @@ def run_folder(
     experiment: str, configuration: Mapping, defaults: Mapping, seed: int, profile: str, out: str | Path = ""
 ) -> Path:
     """Return the folder of a run, and make it: `out`, or one named after all in which it differs from the defaults."""
+    commit(), code_hash()  # of the code that is about to run: both are kept, and files may change while it does
     special = [f"{k}={v}".replace(" ", "-") for k, v in configuration.items() if v != defaults[k]]
     return out_dir(f"{experiment}-{resolve(profile)}-{'-'.join(special) or 'default'}-{seed}", str(out))
 

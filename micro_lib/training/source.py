@@ -4,6 +4,9 @@ Goetz et al. 2022 (npj Comput. Mater. 8, 27), Tables 2, 3, 4 and 6: U-Nets train
 shown the other preparations, which nothing here adapts to. Learning rates are constant, as published, so that a run at
 half its steps is the run of half as many epochs. The paper's DeepLabv2 (S.10) is what `micro_lib.training.adaptation`
 trains without adapting.
+
+DEVIATION: the U-Nets are those of `micro_lib.training.adaptation`, with a second output inside the decoder whose loss
+counts a tenth; the paper's have one output. All arms have it, so that "ImageNet, extended" is that study's start.
 """
 
 from collections.abc import Mapping

@@ -234,9 +234,9 @@ def test_distances_equal_scipy_and_a_shift_is_its_size(real):
 def test_intervals_are_those_of_the_cluster_bootstrap(real):
     specimens = [pair.group for pair in real[:8]] * 2  # two pairs each
     pairs = [*real[:8], *[blobs(seed, level=0.5) for seed in range(30, 38)]]
-    row = compared(pairs, real, specimens=specimens, n_boot=4000).loc[("fraction", "blob", "mean")]
+    row = compared(pairs, real, specimens=specimens, n_boot=4000, level=0.8).loc[("fraction", "blob", "mean")]
     fractions = [pair.mask.mean() for pair in pairs]
-    expected = cluster_bootstrap(fractions, specimens, rng=np.random.default_rng(1))
+    expected = cluster_bootstrap(fractions, specimens, rng=np.random.default_rng(1), level=0.8)
     assert (row["n_real"], row["n_generated"]) == (8, 16)
     assert_allclose(row[["real", "real_low", "real_high"]].astype(float), [*expected], atol=0.003)
     # Pairs of one specimen are alike on purpose above, so taking them for independent would narrow the interval.
@@ -287,6 +287,13 @@ def test_what_cannot_be_told_is_nan(real, recwarn):
     assert one[["real_low", "ratio_low"]].isna().all() and one[["real", "ratio", "generated_low"]].notna().all()
     assert one["n_real"] == 1
     assert not recwarn.list
+
+
+def test_a_class_in_some_specimens_alone_has_a_distance(real):
+    bare = [Pair(pair.image, np.zeros_like(pair.mask)) for pair in real[:2]]
+    row = compared([*real[:2], *bare], real, specimens=list("abcd"), n_boot=400).loc[("chord", "blob", "distance")]
+    assert row[["real", "real_low", "real_high", "generated", "ratio"]].notna().all()
+    assert row["real_low"] <= row["real"] <= row["real_high"]
 
 
 def test_resamples_draw_whole_units():

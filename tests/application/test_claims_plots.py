@@ -85,7 +85,7 @@ def test_the_poster_goes_from_parameters_to_a_measured_micrograph():
     real = Pack(
         "iron", (Record("a", image, (image < 100).astype(np.uint8), "g", None),), "credit", True, GRAIN_BOUNDARY
     )
-    segmenter = Segmenter(Dark(), Card("lite0", "none", GRAIN_BOUNDARY, (10.0, 60.0)))
+    segmenter = Segmenter(Dark(), Card("lite0", GRAIN_BOUNDARY, (10.0, 60.0)))
     row = {"name": "iron_001", "intercept_px": 5.0, "intercept_px_low": 4.0, "intercept_px_high": 7.0}
     sizes = pd.DataFrame([row | {"source": "truth"}, row | {"source": "label-free"}])
     figure = claims_plots.poster(preset("trampert"), segmenter, real, sizes, seed=1, line_px=3)

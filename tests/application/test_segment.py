@@ -26,7 +26,7 @@ class Dark(nn.Module):
 
 
 def segmenter(low=15.0, high=60.0, network=None):
-    return Segmenter(network or Dark(), Card("lite0", "none", GRAIN_BOUNDARY, (low, high)))
+    return Segmenter(network or Dark(), Card("lite0", GRAIN_BOUNDARY, (low, high)))
 
 
 def lattice(height=200, width=240, spacing=SPACING, line=3):
@@ -212,7 +212,7 @@ def with_text(height, width):
 
 @pytest.mark.parametrize("classes", [("matrix", "coarse", "fine"), ("matrix", "precipitate"), ("boundary", "grain")])
 def test_models_of_other_classes_are_refused(classes, folder, tmp_path):
-    card = Card("lite0", "none", ClassMap("other", classes, {0: 0}, ("#000000",) * len(classes)), (15.0, 60.0))
+    card = Card("lite0", ClassMap("other", classes, {0: 0}, ("#000000",) * len(classes)), (15.0, 60.0))
     with pytest.raises(segment.SegmentError, match=f"tells {', '.join(classes)} apart; .* one of grain, boundary"):
         segment.segment_folder(Segmenter(Dark(), card), folder, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -270,7 +270,7 @@ def test_what_others_made_is_never_overwritten(file, folder, tmp_path):
 def model(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("model") / "grains.safetensors"
-    Segmenter(unet.build("lite0", weights="random"), Card("lite0", "none", GRAIN_BOUNDARY, (1.0, 500.0))).save(path)
+    Segmenter(unet.build("lite0", weights="random"), Card("lite0", GRAIN_BOUNDARY, (1.0, 500.0))).save(path)
     return path
 
 
@@ -286,7 +286,7 @@ def test_the_command(model, folder, tmp_path, capsys):
 
 
 def test_boundaries_are_as_wide_as_asked(folder, tmp_path):
-    drawn = Segmenter(Dark(), Card("lite0", "none", GRAIN_BOUNDARY, (15.0, 60.0), line_px=4))
+    drawn = Segmenter(Dark(), Card("lite0", GRAIN_BOUNDARY, (15.0, 60.0), line_px=4))
     covered = {}
     for line_px in (0, 2, 6):
         segment.segment_folder(drawn, folder, tmp_path / str(line_px), line_px=line_px)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from micro_lib.application import sweep
-from micro_lib.core.runs import read_table
+from micro_lib.core.runs import read_table, write_table
 
 EXPERIMENT = """
 import os, time
@@ -37,7 +37,8 @@ def nested(configuration, seed, profile, out):
     return {"value": [1, 2]}
 
 def imaged(configuration, seed, profile, out):
-    (out / "images.csv").write_text(f"split,name,score\\ntest,one,{seed}\\ntest,two,{configuration['a']}\\n")
+    name = "three" if (Path(__file__).parent / "other").exists() else "two"
+    (out / "images.csv").write_text(f"split,name,score\\ntest,one,{seed}\\ntest,{name},{configuration['a']}\\n")
     return run(configuration, seed, profile, out)
 """
 
@@ -253,3 +254,22 @@ def test_scores_of_every_image_are_stored_beside_the_rows_and_never_doubled(plac
         [2, "two", 7],
     ]
     assert set(sweep.KEYS) <= set(images.columns)
+
+
+def test_a_repeated_run_leaves_no_image_of_before(place):
+    run(place, [{"a": 7}], name="imaged")
+    shutil.rmtree(place / "sweep" / "runs")
+    table = read_table(place / "table.csv")
+    write_table(table[table["seed"] == 2], place / "table.csv")
+    (place / "other").touch()
+    run(place, [{"a": 7}], name="imaged")
+    images = read_table(sweep.images_table(place / "table.csv"))
+    assert sorted(images[["seed", "name"]].values.tolist()) == [[1, "one"], [1, "three"], [2, "one"], [2, "two"]]
+
+
+def test_a_row_says_where_the_code_came_from_when_its_run_began(place, monkeypatch):
+    told = []
+    monkeypatch.setattr(sweep, "provenance", lambda **_: told.append("provenance") or {"commit": "a"})
+    monkeypatch.setattr(sweep, "_function", lambda _: lambda *_: told.append("run") or {"value": 1})
+    sweep.run({"key": "k", "experiment": "m:f", "configuration": "{}", "seed": 1, "profile": "smoke"}, place)
+    assert told == ["provenance", "run"]

@@ -113,6 +113,15 @@ def test_merged_rows_may_bring_new_columns(tmp_path):
     assert list(merged.columns) == ["k", "v", "w"] and merged["w"].isna().tolist() == [True, False]
 
 
+def test_what_is_merged_as_a_whole_leaves_no_older_part(tmp_path):
+    path, keys = tmp_path / "t.csv", ["run", "image"]
+    runs.merge_rows(path, pd.DataFrame({"run": [1, 1, 2], "image": ["a", "b", "a"], "v": [1, 2, 3]}), keys)
+    again = pd.DataFrame({"run": [1, 1], "image": ["a", "c"], "v": [4, 5]})
+    merged = runs.merge_rows(path, again, keys, whole=["run"])
+    assert merged.to_numpy().tolist() == [["1", "a", 4], ["2", "a", 3], ["1", "c", 5]]
+    assert runs.merge_rows(path, again, keys, whole=["run"]).equals(merged)
+
+
 def test_rows_without_their_key_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"the new rows lack the key column\(s\) \['k'\]"):
         runs.merge_rows(tmp_path / "t.csv", pd.DataFrame({"v": [2]}), ["k"])

@@ -166,6 +166,15 @@ def test_opaque_alpha_is_dropped_and_transparency_refused(folder, suffix, channe
         read_micrograph(file)
 
 
+@pytest.mark.parametrize("planar", [False, True])
+def test_more_channels_than_a_colour_has_are_refused(folder, planar):
+    pixels = np.dstack([noisy((8, 11))] * 5)
+    stored = {"planarconfig": "separate" if planar else "contig", "photometric": "minisblack"}
+    tifffile.imwrite(folder / "five.tif", pixels.transpose(2, 0, 1) if planar else pixels, **stored)
+    with pytest.raises(MicrographError, match=r"five\.tif: .*5.*expected .*Save"):
+        read_micrograph(folder / "five.tif")
+
+
 def test_number_types_are_kept_or_refused_never_wrapped(folder):
     file = folder / "n.tif"
     tifffile.imwrite(file, np.array([[0, 65535]], np.int32))

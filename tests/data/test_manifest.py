@@ -76,6 +76,11 @@ def test_faults_are_named_with_their_file_and_line(manifest, text, words):
     assert str(caught.value).startswith(str(manifest(text)))
 
 
+def test_a_manifest_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(MicrographError, match=r"none\.csv: found no readable file"):
+        read_manifest(tmp_path / "none.csv")
+
+
 def test_other_encodings_are_refused_with_the_line(manifest):
     for encoding in ("latin-1", "utf-16"):
         with pytest.raises(MicrographError, match=r"letters in line \d that are not in UTF-8.*Save it as UTF-8"):

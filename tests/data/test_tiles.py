@@ -67,15 +67,6 @@ def test_shapes_types_and_classes(micrographs, mode):
         assert type(image) is torch.Tensor and type(mask) is torch.Tensor
 
 
-def test_inversion_swaps_dark_and_bright(micrographs):
-    plain, swapped = (Tiles(micrographs, 48, seed=1, inversion=p) for p in (0.0, 1.0))
-    correlation = []
-    for index in range(10):
-        (a, _), (b, _) = plain[(0, index)], swapped[(0, index)]
-        correlation.append(float(torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]))
-    assert np.mean(correlation) < -0.5
-
-
 def test_validation_tile_is_the_standardised_middle(micrographs):
     image, mask = FixedTiles(micrographs, 32)[2]
     whole = micrographs[2].image.astype(float)
@@ -134,7 +125,7 @@ def test_eight_bits_stay_as_they_are():
 def test_floats_are_stretched_and_broken_ones_refused():
     assert tiles.to_uint8(np.array([[0.5, 1.0], [0.75, 0.5]])).tolist() == [[0, 255], [128, 0]]
     assert tiles.to_uint8(np.full((2, 2), 3.0)).tolist() == [[0, 0], [0, 0]]
-    with pytest.raises(ValueError, match="finite floats"):
+    with pytest.raises(ValueError, match="finite floats; found float64, 1 of them not finite"):
         tiles.to_uint8(np.array([[np.nan]]))
     with pytest.raises(ValueError, match="int64"):
         tiles.to_uint8(np.array([[1]]))

@@ -16,7 +16,7 @@ from micro_lib.models import segmenter, unet
 from micro_lib.models.carded import CardError
 from micro_lib.models.segmenter import Card, Segmenter, standardise
 
-CARD = Card("lite0", "none", GRAIN_BOUNDARY, (40.0, 120.0), {"preset": "broad", "seed": 1}, {"development_miou": 0.6})
+CARD = Card("lite0", GRAIN_BOUNDARY, (40.0, 120.0), {"preset": "broad", "seed": 1}, {"development_miou": 0.6})
 
 
 class Dark(nn.Module):
@@ -224,7 +224,7 @@ def test_a_stored_segmenter_is_the_same(stored):
 
 def test_a_card_of_another_network_is_refused(stored, tmp_path):
     made, _ = stored
-    other = Segmenter(made.network, Card("resnet18", "none", GRAIN_BOUNDARY, (1.0, 2.0)))
+    other = Segmenter(made.network, Card("resnet18", GRAIN_BOUNDARY, (1.0, 2.0)))
     other.save(tmp_path / "other.safetensors")
     with pytest.raises(CardError, match=r"other\.safetensors does not make a segmenter \(RuntimeError: Error"):
         Segmenter.load(tmp_path / "other.safetensors")

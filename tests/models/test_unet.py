@@ -97,19 +97,12 @@ def decoder_modules(network, kind):
 
 
 def test_published_decoder_has_no_normalisation_but_that_of_the_skips():
-    network = unet.build("dynamic_resnet18", weights="random", decoder_norm="none")
+    network = unet.build("dynamic_resnet18", weights="random")
     # One behind the encoder, one on each of the four skips (fastai 1.0.51, vision/models/unet.py).
     assert len(decoder_modules(network, nn.BatchNorm2d)) == 5
     convolutions = decoder_modules(network, nn.Conv2d)
     assert all(convolution.bias is not None for convolution in convolutions)
     assert all(not nn.utils.parametrize.is_parametrized(convolution) for convolution in convolutions)
-
-
-def test_modern_decoder_is_normalised():
-    published = unet.build("dynamic_resnet18", weights="random", decoder_norm="none")
-    modern = unet.build("dynamic_resnet18", weights="random", decoder_norm="batch")
-    assert len(decoder_modules(modern, nn.Conv2d)) == len(decoder_modules(published, nn.Conv2d))
-    assert len(decoder_modules(modern, nn.BatchNorm2d)) > 15
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "dynamic_resnet18"])
@@ -149,11 +142,6 @@ def test_without_network_the_weights_are_unavailable_soon(answers, monkeypatch, 
         ({"architecture": "vgg"}, "architecture is 'vgg'; there are lite0, resnet18"),
         ({"architecture": "lite0", "weights": "micronet"}, "weights is 'micronet'; there are imagenet, random"),
         ({"architecture": "lite0", "weights": Path("imagenet.pt")}, r"weights is .*Path.*imagenet\.pt.*; there are"),
-        (
-            {"architecture": "dynamic_resnet18", "decoder_norm": "group"},
-            "decoder_norm is 'group'; there are none, batch",
-        ),
-        ({"architecture": "lite0", "decoder_norm": "batch"}, "decoder_norm is 'batch'; there are none$"),
         ({"architecture": "lite0", "n_classes": 1}, "n_classes is 1; a whole number, 2 or larger"),
     ],
 )

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers.grain_rows import OFF, REQUIRED, plain
 
+from micro_lib.synthesis import bainite, cracks, precipitates
 from micro_lib.synthesis.distributions import Constant, Parameter, between
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import LIMITS, PARAMETERS, PRESETS, TRAMPERT, check, mixture, preset, space_of
@@ -181,6 +182,12 @@ def test_a_row_that_lacks_a_parameter_is_refused():
     del row["bend"]
     with pytest.raises(ValueError, match="'bend' is None; a number from 0 to 1"):
         render(row)
+
+
+@pytest.mark.parametrize("draw", [render, bainite.render, precipitates.render, lambda row: cracks.render(row, None)])
+def test_a_row_that_lacks_its_seed_is_refused(draw):
+    with pytest.raises(ValueError, match="'seed' is missing"):
+        draw({"grain_diameter_px": 24.0})
 
 
 @pytest.mark.parametrize(("changes", "message"), OUT_OF_RANGE[:9])

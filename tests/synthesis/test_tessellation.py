@@ -333,5 +333,5 @@ def test_one_thread_and_many_draw_the_same():
 
 
 def test_boundaries_that_leave_no_grain_are_refused_with_words():
-    with pytest.raises(ValueError, match="raise grain_diameter_px"):
+    with pytest.raises(ValueError, match="make grains or cells larger"):
         tessellation.grains_between(np.full((20, 30), 255, np.uint8))

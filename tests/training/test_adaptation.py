@@ -99,6 +99,15 @@ def test_wrong_configurations_are_refused(configuration, message):
         complete(configuration)
 
 
+def test_the_weight_of_discriminators_is_none_of_the_sources_own_model():
+    """Or a killed training of the model that all arms of a source share would go on for arms of one weight alone."""
+    plain, weighted = (
+        Setting(complete({"method": "AdaptSegNet", **more}), 1, "smoke") for more in ({}, {"adversarial": 0.5})
+    )
+    assert plain.recipe("none") == weighted.recipe("none")
+    assert weighted.recipe("AdaptSegNet").weights.adversarial == 0.5
+
+
 def test_a_new_method_with_discriminators_can_be_given_their_weight(monkeypatch):
     monkeypatch.setitem(METHODS, "mine", lambda given: [given.adversarial(nn.Identity())])
     state = torch.get_rng_state()

@@ -31,6 +31,16 @@ def test_a_truncated_checkpoint_counts_as_none_and_is_reported(tmp_path, kept):
         assert checkpoints.read(path, "mine") is None
 
 
+def test_what_other_code_began_counts_as_none_and_is_reported(tmp_path, monkeypatch):
+    path = tmp_path / "run.pt"
+    checkpoints.write(path, STATE, "mine")
+    monkeypatch.setattr(checkpoints, "code_hash", lambda: "changed")
+    with pytest.warns(UserWarning, match=r"run\.pt was begun by other code; the training starts from the beginning"):
+        assert checkpoints.read(path, "mine") is None
+    with pytest.raises(CheckpointMismatch, match="belongs to another training"):
+        checkpoints.read(path, "theirs")
+
+
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     path = tmp_path / "run.pt"
     checkpoints.write(path, STATE, "theirs")

@@ -37,7 +37,7 @@ class Bright(torch.nn.Module):
         return torch.cat([-x, x], 1)
 
 
-SEGMENTER = Segmenter(Bright(), Card("lite0", "none", CLASSES, (0.0, 0.0)))
+SEGMENTER = Segmenter(Bright(), Card("lite0", CLASSES, (0.0, 0.0)))
 
 
 def judge(pairs, micrographs=SCENES, specimens=SPECIMENS):
