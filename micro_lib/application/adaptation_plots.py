@@ -67,7 +67,7 @@ def sharpness(tiles: Mapping[str, torch.Tensor]) -> Figure:
 
 
 def curves(axes: Sequence[Axes], table: pd.DataFrame) -> None:
-    """Draw the curve of every run: mean IoU on the target, and what could be watched without labels.
+    """Draw the curves of arms, the median of their runs and the range: mean IoU on the target, and what needs no label.
 
     Parameters
     ----------
@@ -79,8 +79,10 @@ def curves(axes: Sequence[Axes], table: pd.DataFrame) -> None:
     names = ("target_miou", "loss", "target_entropy")
     labels = ("target, mean IoU", "loss on labelled tiles", "target, entropy / log C")
     for ax, name, label in zip(axes, names, labels, strict=True):
-        for (arm, _), part in table.groupby(["arm", "seed"], sort=False):
-            ax.plot(part["step"], part[name], marker=".", linewidth=1, alpha=0.8, **_line(arm))
+        for arm, part in table.groupby("arm", sort=False):
+            runs = part.groupby("step")[name].agg(["median", "min", "max"])
+            ax.plot(runs.index, runs["median"], marker=".", linewidth=1, **_line(arm))
+            ax.fill_between(runs.index, runs["min"], runs["max"], alpha=0.12, linewidth=0, color=_line(arm)["color"])
         ax.set(xlabel="steps", ylabel=label)
 
 
@@ -135,7 +137,7 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
     named = [f"{textwrap.fill(name, 12)}\n{n}" for name, n in zip(shifts, ns, strict=True)]
     ax.set_xticks(range(len(shifts)), named, fontsize=8)
     ax.set_ylabel("target, mean IoU")
-    ax.legend(fontsize=7, ncols=2)
+    ax.legend(fontsize=7, ncols=5, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.ndarray]]) -> Figure:

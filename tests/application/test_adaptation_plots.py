@@ -67,11 +67,13 @@ def test_every_run_has_its_curve():
     fig, axes = plt.subplots(1, 3, layout="constrained")
     adaptation_plots.curves(axes, pd.DataFrame(rows))
     adaptation_plots.arm_key(fig, ["FDA", "no adaptation", "FDA"])
-    assert [len(ax.lines) for ax in axes] == [4, 4, 4]
-    assert axes[0].lines[1].get_ydata().tolist() == [0.7] * 3
+    assert [(len(ax.lines), len(ax.collections)) for ax in axes] == [(2, 2)] * 3
+    np.testing.assert_allclose(axes[0].lines[1].get_ydata(), 0.65)  # between its two runs
+    lowest, highest = axes[0].collections[1].get_datalim(axes[0].transData).intervaly
+    assert (lowest, highest) == pytest.approx((0.6, 0.7))
     key = fig.legends[0]
     assert [text.get_text() for text in key.get_texts()] == ["no adaptation", "FDA"]
-    assert [line.get_color() for line in key.get_lines()] == [axes[0].lines[i].get_color() for i in (2, 0)]
+    assert [line.get_color() for line in key.get_lines()] == [axes[0].lines[i].get_color() for i in (1, 0)]
 
 
 def test_an_arm_looks_the_same_in_every_figure_and_like_no_other():

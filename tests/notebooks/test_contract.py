@@ -1,11 +1,15 @@
 """Every notebook keeps the contract, and the contract's checker sees each kind of fault."""
 
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from helpers import contract, example_notebook
 from nbclient import NotebookClient
+
+from micro_lib.application.tables import tables_dir
+from micro_lib.core.runs import read_table
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -19,6 +23,19 @@ def test_notebook_keeps_the_contract(path):
 def test_notebook_was_executed_at_quick_without_the_users_settings(path):
     text = path.read_text(encoding="utf-8")
     assert "injected-parameters" not in text, "execute the notebook itself, do not commit papermill's copy"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_title_says_how_long_it_takes(path):
+    """As published with its outputs, within a half more or less; of notebooks without a row nothing is known yet."""
+    rows = read_table(tables_dir() / "notebooks.csv").set_index("notebook")["seconds"]
+    if path.stem not in rows:
+        pytest.skip("no published time")
+    title = nbformat.read(path, 4).cells[0].source
+    told = re.search(r"\*\*Takes\*\* (\d+)(?: to (\d+))? (second|minute)s at `quick` on two cores", title)
+    low, high, unit = told.groups()
+    shown = [float(number) * {"second": 1, "minute": 60}[unit] for number in (low, high or low)]
+    assert shown[0] / 1.5 <= rows[path.stem] <= shown[1] * 1.5
 
 
 @pytest.fixture(scope="module")
