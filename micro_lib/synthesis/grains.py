@@ -158,13 +158,14 @@ def etch_boundaries(surface: np.ndarray, geometry: Geometry, p: Mapping, rng: np
     """Surface (H, W) with its boundaries: a plain line of given width and darkness, or an uneven etched groove."""
     width = _groove_width(geometry, p, rng)
     softness = 0.35 + p["groove_softness_px"]
-    cover = np.clip((width / 2 - geometry.edge_px) / softness + 0.5, 0, 1)
+    etched = np.clip(width, 0, 1)  # below a pixel a groove fades with its rim, and where it has no width there is none
+    cover = etched * np.clip((width / 2 - geometry.edge_px) / softness + 0.5, 0, 1)
     if p["pore_fraction"]:
         cover = np.maximum(cover, _pores(geometry, p, rng))
     floor = _groove_floor(surface.shape, p, rng)
     if p["rim_depth"]:
         reach = np.clip(1 - (geometry.edge_px - width / 2) / p["rim_px"], 0, 1)
-        surface = surface - p["rim_depth"] * reach**2 * (1 + 0.5 * _speckle(surface.shape, 1.2, rng))
+        surface = surface - p["rim_depth"] * etched * reach**2 * (1 + 0.5 * _speckle(surface.shape, 1.2, rng))
     return surface + cover * (floor - surface)
 
 

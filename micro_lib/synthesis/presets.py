@@ -64,7 +64,7 @@ _TABLE = {
     "stripe_spacing_px": ("px", 6.0, POSITIVE, "distance of these lines"),
     "twin_fraction": ("1", 0.0, SHARE, "share of grains crossed by a twin; a twin is no boundary here"),
     "twin_contrast": ("1", 0.0, AMOUNT, "spread of the brightness step of twins"),
-    "twin_line": ("1", 0.0, AMOUNT, "depth of the darkest lines along twins"),
+    "twin_line": ("1", 0.0, AMOUNT, "depth of the darkest lines along twins, above the 0.05 of the faintest"),
     "relief": ("1", 0.0, AMOUNT, "shading of grains that stand proud of their boundaries"),
     # boundaries
     "boundary_width_px": ("px", None, AMOUNT, "full width of a boundary (median, where it varies)"),

@@ -23,7 +23,7 @@ class Geometry(NamedTuple):
     labels: np.ndarray  # int32, 1..N, every pixel belongs to a grain
     edge_px: np.ndarray  # float32, distance to the nearest boundary centre line
     junctions: np.ndarray  # (J, 2) int, x and y in px of the triple points in the image
-    curves: list  # of (SAMPLES, 2) float32 arrays, x and y in px
+    curves: np.ndarray  # (R, SAMPLES, 2) float64, x and y in px along every segment
 
     def junction_px(self) -> np.ndarray:
         """Distance (H, W) float32 to the nearest triple point."""

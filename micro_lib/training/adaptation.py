@@ -27,7 +27,7 @@ from micro_lib.data.records import Record
 from micro_lib.data.shifts import GENERATED, SHIFTS, TRANSDUCTIVE, Shift, n_folds, shift
 from micro_lib.data.tiles import Cut, Labelled, histogram
 from micro_lib.models import carded, deeplab, unet
-from micro_lib.models.devices import best_device
+from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.segmenter import standardise
 from micro_lib.training import checkpoints
 from micro_lib.training.adaptation_loop import CHECKPOINT, Draws, Recipe, adapt, troubles
@@ -208,7 +208,7 @@ class Segmentation:
 
     def described(self) -> dict:
         """Return the columns of the row that say what the run is."""
-        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": self.device}
+        used = {"architecture": self.architecture, "trained_at": commit()[0], "device": device_name(self.device)}
         return {**self.configuration, **used, "fold": self.fold}
 
     def save(self, network: nn.Module, path: str | Path) -> None:
@@ -316,7 +316,7 @@ class Setting(Segmentation):
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         parts = {"source": records_digest(self.shift.source), "source_test": records_digest(self.shift.source_test)}
         start = checkpoints.start_sha256(self.network(self.configuration["weights"]))
-        used = {"device": self.device, "architecture": self.architecture, "start": start}
+        used = {"device": device_name(self.device), "architecture": self.architecture, "start": start}
         return {**parts, "scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed, **plan, **used}
 
     def made(self, network: nn.Module, curve: pd.DataFrame, images: pd.DataFrame) -> Made:

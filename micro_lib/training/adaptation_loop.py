@@ -25,6 +25,7 @@ from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
 from micro_lib.data.tiles import MODES, Cut, Tiles, histogram
+from micro_lib.models.devices import has_bfloat16
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
 from micro_lib.training.adaptation_methods import (
@@ -43,7 +44,6 @@ from micro_lib.training.supervised import (
     WEIGHT_DECAY,
     TrainingDiverged,
     _float32_convolutions,
-    has_bfloat16,
 )
 
 CHECKPOINT = "checkpoint.pt"

@@ -35,14 +35,14 @@ from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import DATA
 from micro_lib.data.tiles import FixedTiles, Labelled, Rendered, pool
 from micro_lib.models import unet
-from micro_lib.models.devices import best_device
+from micro_lib.models.devices import best_device, device_name, has_bfloat16
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.scenario import Space
 from micro_lib.training import checkpoints, grains
 from micro_lib.training.proposals import STRATEGIES, Strategy, strategy
 from micro_lib.training.shared import code_hash, configured
-from micro_lib.training.supervised import CHECKPOINT, Recipe, has_bfloat16, train
+from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 
 # "grain color and boundary thickness" (section 3.3): grey level of the grains, how alike neighbours are, and the width.
 GREY_AND_WIDTH = "grey_mean, grey_spread, boundary_width_px"
@@ -152,7 +152,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     write_table(result.proposed, folder / "proposed.csv")
     images = grains.score(segmenter(start, result, configuration, plan, seed), configuration, profile=profile)
     write_table(images, folder / "images.csv")
-    used = {"share": _share(configuration, plan), "device": best_device(), "variations": " ".join(map(str, variations))}
+    used = {"share": _share(configuration, plan), "device": device_name(best_device())}
+    used |= {"variations": " ".join(map(str, variations))}
     costs = {"propose_seconds": result.propose_seconds, "render_per_s": result.render_per_s}
     return {
         **configuration,
@@ -280,7 +281,7 @@ def rising(history: pd.DataFrame) -> list[float]:
 
 def _base_digest(configuration: Mapping, plan: Mapping, seed: int, tables: Mapping[str, pd.DataFrame]) -> str:
     decisive = {"preset": configuration["preset"], "seed": seed, **{name: plan[name] for name in _BASE}}
-    decisive["code"] = code_hash()
+    decisive |= {"code": code_hash(), "device": device_name(best_device())}
     # Three micrographs stand for the generator: what it draws today is what the base was trained on, or it is another.
     samples = [render(table.iloc[0].to_dict()) for table in tables.values()]
     return _digest({**decisive, "pixels": arrays_sha256(array for m in samples for array in (m.image, m.mask))})

@@ -29,7 +29,7 @@ from micro_lib.data.packs import DATA, Pack, pack
 from micro_lib.data.records import Record
 from micro_lib.models import classifier, unet
 from micro_lib.models.classifier import crack_probability
-from micro_lib.models.devices import best_device
+from micro_lib.models.devices import best_device, device_name
 from micro_lib.synthesis import cracks as synthetic
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder
 from micro_lib.training.supervised import (
@@ -148,7 +148,11 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     tiles = score(network, setting.roles)
     write_table(tiles, folder / "tiles.csv")
     write_table(by_specimen(tiles), folder / "images.csv")
-    used = {"architecture": setting.plan["architecture"], "trained_at": commit()[0], "device": setting.device}
+    used = {
+        "architecture": setting.plan["architecture"],
+        "trained_at": commit()[0],
+        "device": device_name(setting.device),
+    }
     return {**configuration, **used, **_described(setting), **costs, **summary(tiles), "generated": source.is_generated}
 
 
@@ -196,7 +200,7 @@ class Setting:
         chosen = {name: self.configuration[name] for name in ("generator", "split", "weights", "data")}
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         tiles = records_digest(self.roles.training)
-        return {"names": names, "seed": self.seed, "device": self.device, "tiles": tiles, **plan, **chosen}
+        return {"names": names, "seed": self.seed, "device": device_name(self.device), "tiles": tiles, **plan, **chosen}
 
 
 # Who is trained on, and who is tested

@@ -19,7 +19,7 @@ from micro_lib.core.seeds import stream_seed
 from micro_lib.data.packs import DATA, Pack, pack
 from micro_lib.data.tiles import Labelled, Rendered, pool, reduced, to_uint8
 from micro_lib.models import unet
-from micro_lib.models.devices import best_device
+from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.models.threshold import REFERENCE, Threshold, tune
@@ -157,7 +157,7 @@ def judge(folder: str | Path, data: str = "auto", *, score_test: bool = False) -
     write_table(images, folder / "images.csv")
     segmenter.save(folder / "model.safetensors")
     used = {"architecture": card.architecture, "loss": _plan(configuration, profile)["loss"]}
-    used |= {"trained_at": card.training["commit"], "device": best_device()}
+    used |= {"trained_at": card.training["commit"], "device": device_name(best_device())}
     return {**configuration, **used, **summary(history), **_range_columns(card), **scores}
 
 

@@ -25,7 +25,7 @@ from micro_lib.data.packs import Pack, pack
 from micro_lib.data.records import Record
 from micro_lib.data.tiles import Cut, Labelled, histogram, to_uint8
 from micro_lib.models import unet
-from micro_lib.models.devices import best_device
+from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
@@ -149,7 +149,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         costs = {"n_pairs": 0}
     images = score(segmenter, setting.roles, source, setting.plan["px"])
     write_table(images, folder / "images.csv")
-    used = {"trained_at": commit()[0], "device": setting.device, "generated": source.is_generated}
+    used = {"trained_at": commit()[0], "device": device_name(setting.device), "generated": source.is_generated}
     return {**configuration, **setting.described(), **trained, **costs, **means(images, source), **used}
 
 
@@ -222,7 +222,7 @@ class Setting:
         plan = {name: value for name, value in self.plan.items() if name != "seeds"}
         chosen = {name: self.configuration[name] for name in ("pack", "data")}
         micrographs = records_digest(self.records)
-        where = {"generator": self.generator, "device": self.device}
+        where = {"generator": self.generator, "device": device_name(self.device)}
         return {"names": names, "micrographs": micrographs, **where, **plan, **chosen}
 
     def described(self) -> dict:

@@ -23,6 +23,7 @@ from micro_lib.core.seeds import stream_seed
 from micro_lib.data.classified import standardised
 from micro_lib.data.in_domain import Labels, collection, divided
 from micro_lib.models import encoders, unet
+from micro_lib.models.devices import device_name
 from micro_lib.training.rounds import Batches, Rounds, Run, Schedule
 from micro_lib.training.shared import Made, made_once, shared_path
 from micro_lib.training.supervised import BFloat16, go_on, quiet, unvalidated_loaders
@@ -113,7 +114,7 @@ def pretrained(
     """
     schedule = Schedule(*plan["schedule"])
     key = {"architecture": architecture, "weights": weights, "task": task, "n": plan["n"], "px": plan["px"]}
-    key |= {"schedule": list(schedule), "seed": seed, "device": device}
+    key |= {"schedule": list(schedule), "seed": seed, "device": device_name(device)}
     labels = collection(task, plan["n"], plan["px"], seed) if task == "folder" else None
     if labels:
         key["pictures_sha256"] = _digest(labels)

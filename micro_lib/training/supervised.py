@@ -27,6 +27,7 @@ from micro_lib.core.profiles import Stage
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream_seed
 from micro_lib.data.tiles import EpochSampler, FixedTiles, Labelled, Tiles
+from micro_lib.models.devices import has_bfloat16
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
 
@@ -272,14 +273,6 @@ class BFloat16(Callback):
         """Take the wrappers off."""
         for hook in self.hooks:
             hook.remove()
-
-
-def has_bfloat16(device: str) -> bool:
-    """Return whether a kind of device computes in bfloat16, rather than imitating it slowly."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = torch.cpu.get_capabilities()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def _float32_convolutions(network: nn.Module) -> list:

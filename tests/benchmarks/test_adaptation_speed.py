@@ -10,9 +10,10 @@ from helpers.two_levels import micrographs
 
 from micro_lib.data.framing import Framing
 from micro_lib.models import deeplab, unet
+from micro_lib.models.devices import has_bfloat16
 from micro_lib.training.adaptation_loop import Draws, Recipe, learn_once
 from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, Student, Weights, frozen, terms
-from micro_lib.training.supervised import LOSSES, _float32_convolutions, has_bfloat16
+from micro_lib.training.supervised import LOSSES, _float32_convolutions
 
 ADVERSARIAL_TIMES, BFLOAT_TIMES, ROUNDS = 1.3, 1.7, 6
 

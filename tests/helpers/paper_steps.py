@@ -23,7 +23,7 @@ from micro_lib.data.classified import Classified
 from micro_lib.data.framing import Framing
 from micro_lib.data.in_domain import Labels
 from micro_lib.data.tiles import Labelled
-from micro_lib.models import unet
+from micro_lib.models import devices, unet
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.training import adaptation, cracks, generative, pretraining, supervised
 from micro_lib.training.adaptation_loop import OPTIMIZERS, learn_once
@@ -139,7 +139,7 @@ def segmenter(row: dict, batch: int, *, experiment: str, method: str) -> nn.Modu
     network.to(memory_format=torch.channels_last).train()
     images = torch.randn(2, batch, 1, framing.side_px, framing.side_px)
     seen = Batch(images[0], (images[0, :, 0] > 0).long(), images[1])
-    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=supervised.has_bfloat16("cpu"))
+    autocast = partial(torch.autocast, "cpu", torch.bfloat16, enabled=devices.has_bfloat16("cpu"))
     student = Student(network, supervised.LOSSES[plan["loss"]], Weights(), framing.centre, autocast)
     parts = terms(method, network, 2, Weights(), Design())
     optimizer = OPTIMIZERS[plan["optimizer"]]([{"params": list(network.parameters()), "lr": 1e-4}])

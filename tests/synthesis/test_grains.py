@@ -275,6 +275,14 @@ def test_gaps_leave_their_share_of_the_boundaries_unetched():
     np.testing.assert_allclose(1 - np.array(seen) / seen[0], [0, 0.3, 0.6], atol=0.15)
 
 
+def test_a_boundary_without_width_leaves_no_trace():
+    p = {"grain_diameter_px": 40.0, "height_px": 200, "width_px": 200, "rim_depth": 0.3, "groove_softness_px": 2.0}
+    none, wide = (render(plain(**p, boundary_width_px=width)).image for width in (0.0, 4.0))
+    assert np.ptp(none) <= 1 and np.ptp(wide) > 60
+    gone = render(plain(**p, boundary_width_px=4.0, groove_gap=1.0)).image
+    assert (gone < none.max() - 2).mean() < 0.02
+
+
 @pytest.mark.parametrize(
     ("name", "low", "high"),
     [("pits_per_1e4px", 2.0, 8.0), ("fine_pits_per_1e4px", 10.0, 60.0), ("scratches_per_1e4px", 2.0, 8.0)],

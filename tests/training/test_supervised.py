@@ -15,7 +15,7 @@ from torch import nn
 
 from micro_lib.core.profiles import Stage, settings
 from micro_lib.data.tiles import Labelled
-from micro_lib.models import unet
+from micro_lib.models import devices, unet
 from micro_lib.training import supervised
 from micro_lib.training.checkpoints import CheckpointMismatch
 from micro_lib.training.supervised import Recipe, TrainingDiverged, train
@@ -232,7 +232,7 @@ def test_divergence_stops_with_a_clear_word_and_leaves_no_autocast(data, tmp_pat
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in net.modules())
 
 
-@pytest.mark.skipif(not supervised.has_bfloat16("cpu"), reason="this processor only imitates bfloat16")
+@pytest.mark.skipif(not devices.has_bfloat16("cpu"), reason="this processor only imitates bfloat16")
 def test_bfloat16_is_computed_in_and_its_gradients_point_the_same_way(data):
     dtypes, gradients = {}, {}
     for active in (True, False):
