@@ -265,6 +265,29 @@ def score_lines(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -
     return row
 
 
+def matched_lines(
+    true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int, width_px: int = 3
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return which lines are found, missed and invented, as `score_lines` counts them, drawn `width_px` wide.
+
+    Parameters
+    ----------
+    true_mask, pred_mask, tolerance_px
+        As for `score_lines`.
+    width_px : int
+        At least 1.
+
+    Returns
+    -------
+    found, missed, invented : (H, W) bool
+        Predicted lines near a true one, true ones that no predicted one is near, predicted ones near no true one.
+    """
+    lines = [_skeleton(mask) for mask in (true_mask, pred_mask)]
+    near = [_widen(line, _disc(2 * tolerance_px + 1)) for line in lines]
+    kinds = (lines[1] & near[0], lines[0] & ~near[1], lines[1] & ~near[0])
+    return tuple(_widen(kind, _disc(width_px)) for kind in kinds)
+
+
 def redraw(mask: ArrayLike, width_px: int) -> NDArray[np.uint8]:
     """Return the boundary mask (H, W) uint8, 1 on the boundary, with its skeleton drawn `width_px` (at least 1) wide.
 

@@ -11,7 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from micro_lib.application.plots import error_map, errorbar, micrograph
+from micro_lib.analysis.metrics import matched_lines
+from micro_lib.application.plots import error_map, error_picture, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.records import Record
 from micro_lib.training.adaptation import ARMS
@@ -20,6 +21,7 @@ from micro_lib.training.adaptation_methods import ring_power
 # An arm looks the same in every figure; those of the study come first, so that their colours are their own.
 STUDIED = ("no adaptation", "AdaptSegNet", "self-training", "softened self-training", "2 labels", "oracle")
 ORDER = (*STUDIED, *(arm for arm in ARMS if arm not in STUDIED))
+MARGIN_PX = 24  # shown above and below lines
 COLOURS = 10  # of seaborn's palette; later arms have them again, with another marker and line
 
 
@@ -158,6 +160,34 @@ def error_maps(micrographs: Sequence[Record], found: Mapping[str, Sequence[np.nd
         for ax, (arm, masks) in zip(axes[i, 1:], found.items(), strict=True):
             keys = error_map(ax, record.image, record.mask == 1, masks[i] == 1)
             ax.set_title("" if i else arm)
+    fig.legend(handles=keys, loc="outside lower center", ncols=3)
+    return fig
+
+
+def line_maps(record: Record, found: Mapping[str, np.ndarray], line: int, tolerance_px: int) -> Figure:
+    """Draw which lines of a class arms find, miss and invent, one strip of the micrograph above the other.
+
+    Parameters
+    ----------
+    record : Record
+        With its mask, in which the class is somewhere.
+    found : mapping of str to numpy.ndarray
+        Class ids (H, W), by arm.
+    line : int
+        The class.
+    tolerance_px : int
+        As for `micro_lib.analysis.metrics.score_lines`.
+    """
+    rows = np.flatnonzero((record.mask == line).any(axis=1))
+    strip = slice(max(0, rows[0] - MARGIN_PX), rows[-1] + MARGIN_PX)
+    height, width = record.mask[strip].shape
+    size = (8, (len(found) + 1) * (8 * height / width + 0.25) + 0.5)
+    fig, axes = plt.subplots(len(found) + 1, 1, figsize=size, layout="constrained")
+    micrograph(axes[0], record.image[strip], pixel_size_um=record.pixel_size_um, title="micrograph")
+    for ax, (arm, mask) in zip(axes[1:], found.items(), strict=True):
+        errors = matched_lines(record.mask == line, mask == line, tolerance_px)
+        keys = error_picture(ax, record.image[strip], [kind[strip] for kind in errors], opacity=1.0)
+        ax.set_title(arm)
     fig.legend(handles=keys, loc="outside lower center", ncols=3)
     return fig
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from micro_lib.analysis.metrics import score_lines
 from micro_lib.analysis.stats import cluster_bootstrap
-from micro_lib.application.adaptation_plots import error_maps
+from micro_lib.application.adaptation_plots import error_maps, line_maps
 from micro_lib.application.plots import Panel, credit, save, sheet
 from micro_lib.application.tables import (
     mean_fields,
@@ -433,6 +433,10 @@ def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path],
             for arm, masks in found.items()
         ]
         merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
+        fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
+        credit(fig, f"{thin}s of {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
+        save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
+        plt.close(fig)
     panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
     panels += [Panel(record.image, masks[0], arm) for arm, masks in found.items()]
     fig = sheet(panels, columns=4, class_map=class_map, panel_inch=2.5)

@@ -226,13 +226,18 @@ def error_map(
     list of matplotlib.lines.Line2D
         Handles for a legend.
     """
-    kinds = {"found": (true & found, FOUND), "missed": (true & ~found, MISSED), "invented": (found & ~true, INVENTED)}
+    return error_picture(ax, image, (true & found, true & ~found, found & ~true), opacity)
+
+
+def error_picture(ax: Axes, image: np.ndarray, errors: Sequence[np.ndarray], opacity: float = OPACITY) -> list[Line2D]:
+    """Draw a micrograph with three sets of pixels, (H, W) bool, as found, missed and invented; see `error_map`."""
+    colours = {"found": FOUND, "missed": MISSED, "invented": INVENTED}
     picture = np.repeat(_unit(image)[..., None], 3, axis=2)  # (H, W, 3)
-    for where, colour in kinds.values():
+    for where, colour in zip(errors, colours.values(), strict=True):
         picture[where] += opacity * (np.float32(to_rgb(colour)) - picture[where])
     ax.imshow(picture, interpolation="antialiased")
     ax.set_axis_off()
-    return [Line2D([], [], color=colour, linewidth=4, label=name) for name, (_, colour) in kinds.items()]
+    return [Line2D([], [], color=colour, linewidth=4, label=name) for name, colour in colours.items()]
 
 
 def chain(fig: Figure, axes: Sequence[Axes], *, closed: bool = False) -> None:

@@ -149,8 +149,8 @@ _TABLE = {
     # behind a training without adaptation, give 0.766, those of the target alone 0.833. So mean teachers take the
     # latter; rates, weights and thresholds stayed as they were. As in "study", 1,000 steps with the extended
     # augmentation: no adaptation 0.813, AdaptSegNet 0.864, AdaBN 0.872, ADVENT 0.877, FDA 0.881, masked consistency
-    # 0.904, combination 0.908, self-training 0.911, oracle 0.951. So self-training is the newer method of the study. The
-    # runs were repeated since, to be stored: adaptation_runs.csv has those scores, in much the same order.
+    # 0.904, combination 0.908, self-training 0.911, oracle 0.951. So self-training is the newer method of the study.
+    # The runs were repeated since, to be stored: adaptation_runs.csv has those scores, in much the same order.
     "adaptation": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(5), _seeds(5)),
         "n_images": _By(2, 8, 60, 60),

@@ -23,6 +23,7 @@ from micro_lib.analysis.metrics import (
     classes_counted,
     confusion,
     iou_per_class,
+    matched_lines,
     mean_intercept_px,
     mean_iou,
     pixel_error,
@@ -298,6 +299,15 @@ def test_lines_are_scored_by_where_they_run_and_how_wide_they_are():
     assert row["precision"] < 0.05 and row["recall"] < 0.05  # skeletons bend at their ends
     back = score_lines(pred, true, 4)
     assert (back["precision"], back["recall"]) == (pytest.approx(0.5, abs=0.02), pytest.approx(1, abs=0.03))
+
+
+def test_lines_are_told_apart_as_they_are_counted():
+    true, pred = line(10, width=3) | line(40, width=3), line(13, width=5) | line(25, width=3)
+    found, missed, invented = matched_lines(true, pred, 4)
+    for kind, column in ((found, 15), (missed, 41), (invented, 26)):
+        at = np.flatnonzero(kind[30])
+        assert abs(at.mean() - column) <= 1 and len(at) == 3
+    assert [kind.any() for kind in matched_lines(true, true, 1)] == [True, False, False]
 
 
 def widths(true, pred):

@@ -362,7 +362,8 @@ def test_pictures_are_drawn_of_every_real_fold_and_of_one_seed_of_the_published_
     leave("coating", 2, "2 labels")
     collect("study", tmp_path, tmp_path / "tables")
     drawn = {path.name for path in tmp_path.glob("*.png")}
-    assert drawn == {"adaptation_masks_coating_1.png", "adaptation_masks_coating_2.png", "adaptation_errors_T2.png"}
+    of_coating = {f"adaptation_{kind}_coating_{seed}.png" for kind in ("masks", "lines") for seed in (1, 2)}
+    assert drawn == of_coating | {"adaptation_errors_T2.png"}
     assert ("coating", 2, (*shown[:3], "2 labels", "oracle")) in asked and ("T2", 1, shown) in asked
     scored = report.lines("study", tmp_path / "tables").set_index("arm")
     assert scored["n"].to_dict() == {**dict.fromkeys(shown, 2), "2 labels": 1}
