@@ -44,8 +44,12 @@ def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
     folder : str or pathlib.Path
         As for `micro_lib.application.tables.stored_sweep`.
     """
-    columns = ("arm", "seed", "fold", "architecture", *FACTORS)
-    return stored_sweep("source", profile, lambda text: {"arm": arm_of(text)}, columns, folder)[0]
+
+    def named(text: str) -> dict:
+        full = source.complete(json.loads(text))  # a table has an empty cell for ""
+        return {"arm": arm_of(text), **{factor: full[factor] for factor in FACTORS}}
+
+    return stored_sweep("source", profile, named, ("arm", "seed", "fold", "architecture", *FACTORS), folder)[0]
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:
