@@ -262,6 +262,8 @@ def stored_sweep(
     found = []
     for kind in ("runs", "images"):
         rows = stored_rows(f"{sweep}_{kind}.csv", profile, ("configuration", *columns), folder)
+        if rows.empty:  # of this profile, in a table of others
+            rows = rows.reindex(columns=list(dict.fromkeys([*rows, *columns])))
         names = {text: named(text) for text in rows["configuration"].unique()}
         found.append(rows.assign(**pd.DataFrame([names[text] for text in rows["configuration"]])))
     return tuple(found)
