@@ -41,7 +41,7 @@ def course(axes: Sequence[Axes], histories: dict[str, pd.DataFrame]) -> None:
         score.plot(steps, table["score"], "o-", color=colour)
     loss.set(xlabel="steps", ylabel="binary cross-entropy")
     score.set(xlabel="steps", ylabel="held-out pictures, score")
-    loss.legend(fontsize=7)
+    loss.legend(fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 
 
 def scores(axes: Sequence[Axes], table: pd.DataFrame) -> None:
