@@ -206,6 +206,12 @@ def _skeleton(mask: ArrayLike) -> NDArray[np.bool_]:
     return skeletonize(mask > 0)
 
 
+def _skeletons(true_mask: ArrayLike, pred_mask: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    if (true := np.shape(true_mask)) != (pred := np.shape(pred_mask)):
+        raise ValueError(f"the masks have different shapes, {true} and {pred}")
+    return _skeleton(true_mask), _skeleton(pred_mask)
+
+
 def _widen(line: NDArray[np.bool_], kernel: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return cv2.dilate(line.view(np.uint8), kernel) > 0
 
@@ -254,9 +260,7 @@ def score_lines(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -
         The shapes differ or are not (H, W).
     """
     true, pred = np.asarray(true_mask) > 0, np.asarray(pred_mask) > 0
-    if true.shape != pred.shape:
-        raise ValueError(f"the masks have different shapes, {true.shape} and {pred.shape}")
-    true_line, pred_line = _skeleton(true), _skeleton(pred)
+    true_line, pred_line = _skeletons(true, pred)
     precision, recall = _agreement(true_line, pred_line, tolerance_px)
     row = {"precision": float(precision) if pred.any() else math.nan}
     row |= {"recall": float(recall) if true.any() else math.nan}
@@ -281,8 +285,13 @@ def matched_lines(
     -------
     found, missed, invented : (H, W) bool
         Predicted lines near a true one, true ones that no predicted one is near, predicted ones near no true one.
+
+    Raises
+    ------
+    ValueError
+        As `score_lines`.
     """
-    lines = [_skeleton(mask) for mask in (true_mask, pred_mask)]
+    lines = _skeletons(true_mask, pred_mask)
     near = [_widen(line, _disc(2 * tolerance_px + 1)) for line in lines]
     kinds = (lines[1] & near[0], lines[0] & ~near[1], lines[1] & ~near[0])
     return tuple(_widen(kind, _disc(width_px)) for kind in kinds)

@@ -433,10 +433,11 @@ def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path],
             for arm, masks in found.items()
         ]
         merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
-        fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
-        credit(fig, f"{thin}s of {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
-        save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
-        plt.close(fig)
+        if (record.mask == line).any():
+            fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
+            credit(fig, f"{thin}s of {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
+            save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
+            plt.close(fig)
     panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
     panels += [Panel(record.image, masks[0], arm) for arm, masks in found.items()]
     fig = sheet(panels, columns=4, class_map=class_map, panel_inch=2.5)

@@ -308,6 +308,8 @@ def test_lines_are_told_apart_as_they_are_counted():
         at = np.flatnonzero(kind[30])
         assert abs(at.mean() - column) <= 1 and len(at) == 3
     assert [kind.any() for kind in matched_lines(true, true, 1)] == [True, False, False]
+    with pytest.raises(ValueError, match="different shapes"):
+        matched_lines(true, pred[1:], 4)
 
 
 def widths(true, pred):
