@@ -33,10 +33,13 @@ from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
+UNADAPTED = tuple(arm for arm, changes in adaptation.ARMS.items() if set(changes) <= {"augmentation"})
+ORACLES = tuple(arm for arm, changes in adaptation.ARMS.items() if changes.get("labels") == "oracle")
 SHOWN = (NONE, ADVERSARIAL, "self-training", ORACLE)
 FEW = ("2 labels",)  # shown as well of real targets
-THIN = {"coating": "crack"}  # classes that are lines, by shift: scored also by where they run
-TOLERANCE_PX = 5  # about the width at which cracks are labelled
+# Classes that are lines, by shift: scored also by where they run.
+THIN = {"coating": "crack", "316L to iron": "boundary"}
+TOLERANCE_PX = 5  # the width at which cracks are labelled, half that of boundaries of 316L
 FOLDS, LEVEL = "folds", 0.95  # what intervals are over, and their level
 PUBLISHED = ("T1", "T2", "T3")  # targets of the paper
 GAP = 0.05  # mean IoU from no adaptation to the oracle from which it is worth closing
@@ -193,6 +196,9 @@ def class_ious(runs: pd.DataFrame) -> pd.DataFrame:
 def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     """Return what every arm gains over no adaptation on the same shift, paired by fold, in mean IoU on the target.
 
+    Once over no adaptation with the augmentation of the other arms, and once over `best` of the unadapted arms where
+    that is another one.
+
     Parameters
     ----------
     runs, images : pandas.DataFrame
@@ -201,24 +207,39 @@ def differences(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        shift, arm, n (folds), difference with difference_low and difference_high (95 %, t over folds, missing for one;
-        confidence, over) and p; units, what was resampled for units_low and units_high (95 %, bootstrap): specimens, of
-        real shifts; where the target is one specimen alone its micrographs, which says less, and nothing where it is
-        one area; n_units; better: of two folds or more, with all intervals above 0; worse: of as many, with one of them
-        below 0.
+        shift, arm, against, n (folds), difference with difference_low and difference_high (95 %, t over folds, missing
+        for one; confidence, over) and p; units, what was resampled for units_low and units_high (95 %, bootstrap):
+        specimens, of real shifts; where the target is one specimen alone its micrographs, which says less, and nothing
+        where it is one area; n_units; better: of two folds or more, with all intervals above 0; worse: of as many, with
+        one of them below 0.
     """
     rows = []
     for name, part in runs.groupby("shift", sort=False):
-        for arm, ours, base in paired(part, NONE):
-            row = {"shift": name, "arm": arm, **paired_fields(ours, base, FOLDS)}
+        pairs = [(against, *found) for against in _both(part, UNADAPTED) for found in paired(part, against)]
+        for against, arm, ours, base in pairs:
+            row = {"shift": name, "arm": arm, "against": against, **paired_fields(ours, base, FOLDS)}
             several = name in REAL and name not in TRANSDUCTIVE
-            row |= _resampled(images[images["shift"] == name], arm) if several else _NO_UNITS
+            row |= _resampled(images[images["shift"] == name], arm, against) if several else _NO_UNITS
             known = [kind for kind in ("difference", "units") if not math.isnan(row[f"{kind}_low"])]
             better = len(ours) > 1 and all(row[f"{kind}_low"] > 0 for kind in known)
             worse = len(ours) > 1 and any(row[f"{kind}_high"] < 0 for kind in known)
             rows.append({**row, "better": better, "worse": worse})
-    columns = [*NAMES, "n", "difference", "p", "difference_low", "difference_high", "confidence", "over"]
+    columns = [*NAMES, "against", "n", "difference", "p", "difference_low", "difference_high", "confidence", "over"]
     return _in_order(pd.DataFrame(rows, columns=[*columns, *_NO_UNITS, "better", "worse"]))
+
+
+def best(runs: pd.DataFrame, arms: Sequence[str]) -> str:
+    """Return which of some arms scores highest on the target of the only shift in `runs`; ``""`` if none has run.
+
+    Nobody without target labels could have chosen it: it is the hardest to beat, not the one a user would have.
+    """
+    means = {arm: by_fold(part)["target_miou"].mean() for arm, part in runs[runs["arm"].isin(arms)].groupby("arm")}
+    return max(means, key=means.get, default="")
+
+
+def _both(runs: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    """The first of some arms, which is like all others, and the best of them where that is another one."""
+    return list(dict.fromkeys([arms[0], best(runs, arms)]))
 
 
 _NO_UNITS = {"units": "", "n_units": 0, "units_low": math.nan, "units_high": math.nan}
@@ -251,12 +272,12 @@ def paired(
         yield name, both[name].to_numpy(), both[against].to_numpy()
 
 
-def _resampled(images: pd.DataFrame, arm: str) -> dict:
-    target = images[(images["split"] == "target") & images["arm"].isin([arm, NONE])]
+def _resampled(images: pd.DataFrame, arm: str, against: str) -> dict:
+    target = images[(images["split"] == "target") & images["arm"].isin([arm, against])]
     unit = "name" if target["shift"].isin(ONE_SPECIMEN).any() else "group"
     found = by_unit(target, unit)
     wide = found.pivot_table(index=["seed", unit], columns="arm", values="miou").dropna()
-    each = (wide[arm] - wide[NONE]).groupby(unit).mean()
+    each = (wide[arm] - wide[against]).groupby(unit).mean()
     if len(each) < 2:
         return _NO_UNITS
     interval = cluster_bootstrap(each.to_numpy(), each.index, rng=stream(0, "bootstrap", "adaptation"))
@@ -281,6 +302,8 @@ def by_unit(images: pd.DataFrame, unit: str = "group") -> pd.DataFrame:
 def gap_closed(runs: pd.DataFrame) -> pd.DataFrame:
     """Return which fraction of the way from no adaptation to the oracle every arm goes, where the gap is worth closing.
 
+    Between the two ends of `gaps`, one after the other.
+
     Parameters
     ----------
     runs : pandas.DataFrame
@@ -289,35 +312,47 @@ def gap_closed(runs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        shift, arm, gap, closed (ratio of the means over folds), closed_low and closed_high (95 %, Fieller's interval
-        over folds, missing where the data do not bound it; confidence), n (folds: over).
+        shift, arm, against, ceiling, gap, closed (ratio of the means over folds), closed_low and closed_high (95 %,
+        Fieller's interval over folds, missing where the data do not bound it; confidence), n (folds: over).
     """
     rows = []
-    for name, part in runs.groupby("shift", sort=False):
-        found = {arm: (ours, base) for arm, ours, base in paired(part, NONE)}
-        if ORACLE not in found or (gap := float(np.mean(found[ORACLE][0] - found[ORACLE][1]))) <= GAP:
-            continue
+    for ends in gaps(runs).query("gap > @GAP").to_dict("records"):
+        base, ceiling = ends["against"], ends["ceiling"]
+        part = runs[runs["shift"] == ends["shift"]]
         wide = part.pivot_table(index=["fold", "seed"], columns="arm", values="target_miou")
-        for arm in found:
-            folds = wide[[arm, NONE, ORACLE] if arm != ORACLE else [NONE, ORACLE]].dropna().groupby("fold").mean()
-            gained, whole = (folds[other] - folds[NONE] for other in (arm, ORACLE))
-            closed, low, high = ratio(gained.to_numpy(), whole.to_numpy())
-            row = {"shift": name, "arm": arm, "gap": gap, "closed": closed, "closed_low": low, "closed_high": high}
+        for arm in wide.columns.difference([base, *ORACLES]):
+            folds = wide[[arm, base, ceiling]].dropna().groupby("fold").mean()
+            if folds.empty:
+                continue
+            closed, low, high = ratio(*((folds[other] - folds[base]).to_numpy() for other in (arm, ceiling)))
+            row = {"shift": ends["shift"], "arm": arm, "against": base, "ceiling": ceiling, "gap": ends["gap"]}
+            row |= {"closed": closed, "closed_low": low, "closed_high": high}
             rows.append({**row, "confidence": math.nan if math.isnan(low) else LEVEL, "n": len(folds), "over": FOLDS})
-    columns = [*NAMES, "gap", "closed", "closed_low", "closed_high", "confidence", "n", "over"]
-    table = pd.DataFrame(rows, columns=columns)
-    return _in_order(table[table["arm"] != ORACLE])
+    columns = [*NAMES, "against", "ceiling", "gap", "closed", "closed_low", "closed_high", "confidence", "n", "over"]
+    return _in_order(pd.DataFrame(rows, columns=columns))
 
 
 def gaps(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the gap of every shift that has both arms: shift, gap (oracle minus no adaptation) with interval, n."""
+    """Return the gap of every shift that has both ends.
+
+    From no adaptation to the oracle with the augmentation of all arms, and from `best` of the unadapted arms to the
+    best oracle where one of them is another.
+
+    Returns
+    -------
+    pandas.DataFrame
+        shift, against, ceiling, gap (ceiling minus against; mean over folds) with gap_low and gap_high (95 %, t over
+        folds; confidence, over), n (folds).
+    """
     rows = []
     for name, part in runs.groupby("shift", sort=False):
-        for arm, ours, base in paired(part, NONE):
-            if arm == ORACLE and len(ours):
-                rows.append({"shift": name, "arm": arm, **mean_fields(ours - base, "gap", FOLDS), "n": len(ours)})
-    table = pd.DataFrame(rows, columns=[*NAMES, "gap", "gap_low", "gap_high", "confidence", "n", "over"])
-    return _in_order(table).drop(columns="arm")
+        for base, ceiling in dict.fromkeys([(NONE, ORACLE), (best(part, UNADAPTED), best(part, ORACLES))]):
+            ours, below = {arm: pair for arm, *pair in paired(part, base)}.get(ceiling, ((), ()))
+            if len(ours):
+                names = {"shift": name, "arm": ceiling, "against": base, "ceiling": ceiling}
+                rows.append(names | mean_fields(ours - below, "gap", FOLDS) | {"n": len(ours)})
+    columns = [*NAMES, "against", "ceiling", "gap", "gap_low", "gap_high", "confidence", "n", "over"]
+    return _in_order(pd.DataFrame(rows, columns=columns)).drop(columns="arm")
 
 
 def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
@@ -351,7 +386,7 @@ def ratio(above: np.ndarray, below: np.ndarray) -> tuple[float, float, float]:
 def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
     """Return what a reader has to be warned of.
 
-    Arms worse than no adaptation by one interval at least (see `differences`); arms below it on their only fold, of
+    Arms worse than an unadapted one by one interval at least (see `differences`); arms below it on their only fold, of
     which nothing is known but that; runs that went wrong.
     """
     said, table = [], differences(runs, images)
@@ -359,10 +394,10 @@ def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
         change = f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
         if row["units"]:
             change += f" over folds, [{row['units_low']:+.3f}, {row['units_high']:+.3f}] over {row['units']},"
-        said.append(f"{row['arm']} on {row['shift']} is worse than no adaptation: {change} mean IoU, n = {row['n']}")
+        said.append(f"{row['arm']} on {row['shift']} is worse than {row['against']}: {change} mean IoU, n = {row['n']}")
     for row in table.query("n == 1 and difference < 0").to_dict("records"):
         change = f"{row['difference']:+.3f} mean IoU"
-        said.append(f"{row['arm']} on {row['shift']} has less than no adaptation on its only fold: {change}, n = 1")
+        said.append(f"{row['arm']} on {row['shift']} has less than {row['against']} on its only fold: {change}, n = 1")
     for (name, arm), part in troubled(runs).groupby(NAMES, sort=False):
         every = int(((runs["shift"] == name) & (runs["arm"] == arm)).sum())
         what = "; ".join(f"seed {row.seed}: {row.trouble}" for row in part.itertuples())
@@ -405,14 +440,15 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
             merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
     for (name, seed), part in rows.groupby(["shift", "seed"]) if done else ():
         places = {row["arm"]: done[i][0] for i, row in part.iterrows()}
-        if set(SHOWN) <= set(places) and (name in REAL or (name in PUBLISHED and seed == 1)):
+        wanted = set(SHOWN) - ({ORACLE} if name in TRANSDUCTIVE else set())
+        if wanted <= set(places) and (name in REAL or (name in PUBLISHED and seed == 1)):
             (_judge_fold if name in REAL else _draw_errors)(profile, name, seed, places, folder)
 
 
 def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> tuple[Sequence[Record], dict, ClassMap]:
-    """First test micrographs of the target, the class ids that networks give their pixels, by arm, and the classes."""
+    """Test micrographs of the target, the class ids that networks give their pixels, by arm, and the classes."""
     setting = adaptation.Setting(adaptation.complete({"shift": shift}), seed, profile)
-    records, scale = setting.shift.target_test[:2], setting.framing.scale
+    records, scale = setting.shift.target_test[: None if shift in THIN else 2], setting.framing.scale
     networks = {arm: adaptation.load(place / adaptation.NETWORK)[0] for arm, place in places.items()}
     found = {
         arm: [setting.predict([net], r.image, scale).argmax(-1).astype(np.uint8) for r in records]
@@ -429,13 +465,12 @@ def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path],
     if thin := THIN.get(shift):
         names, line = {"profile": profile, "shift": shift, "seed": seed}, class_map.classes.index(thin)
         scored = [
-            {**names, "arm": arm, "class": thin, **score_lines(record.mask == line, masks[0] == line, TOLERANCE_PX)}
-            for arm, masks in found.items()
+            {**names, "arm": arm, "class": thin, **_mean_lines(records, masks, line)} for arm, masks in found.items()
         ]
         merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
         if (record.mask == line).any():
             fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
-            credit(fig, f"{thin}s of {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
+            credit(fig, f"{thin} in {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
             save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
             plt.close(fig)
     panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
@@ -444,6 +479,12 @@ def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path],
     credit(fig, f"{shift}, tested micrograph {record.name}, seed {seed}, {profile}")
     save(fig, folder.parent, f"adaptation_masks_{shift.replace(' ', '_')}_{seed}")
     plt.close(fig)
+
+
+def _mean_lines(records: Sequence[Record], masks: Sequence[np.ndarray], line: int) -> dict[str, float]:
+    """Means over micrographs of how well the class id `line` is found as lines."""
+    each = [score_lines(r.mask == line, mask == line, TOLERANCE_PX) for r, mask in zip(records, masks, strict=True)]
+    return pd.DataFrame(each).mean().to_dict()
 
 
 def _draw_errors(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:

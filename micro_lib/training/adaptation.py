@@ -31,7 +31,7 @@ from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.segmenter import standardise
 from micro_lib.training import checkpoints
 from micro_lib.training.adaptation_loop import CHECKPOINT, Draws, Recipe, adapt, troubles
-from micro_lib.training.adaptation_methods import METHODS, Design, Weights, is_adversarial
+from micro_lib.training.adaptation_methods import METHODS, Design, Weights
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 
 # What a configuration may say, and what it says by default. "" means as the profile has it.
@@ -40,7 +40,7 @@ DEFAULTS = {
     "method": "none",  # of training.adaptation_methods.METHODS
     "labels": "none",  # of `LABELS`: of the target
     "alignment": "",  # of `ALIGNMENTS`: of the target's phase fractions with the source's
-    "adversarial": 0.0,  # weight of that loss on the main output, on the auxiliary one a fifth; 0 as the profile has it
+    "augmentation": "extended",  # of `AUGMENTATIONS`: of all tiles
     "architecture": "",  # of `ARCHITECTURES`
     "weights": "imagenet",
     "data": "auto",  # as for data.packs.pack
@@ -54,14 +54,21 @@ DISCARDED = 0.4  # largest share of the target tiles that alignment discards (so
 SMP_NETWORKS = ("lite0", "resnet18", "resnet34", "vgg16")
 DEEPLABS = {"deeplabv2": deeplab.RATES, "deeplabv2 of two rates": deeplab.ANCESTOR_RATES}
 ARCHITECTURES = (*SMP_NETWORKS, *DEEPLABS)
+# The first is published as the best, and what arms have unless they say otherwise. Which one is best without adaptation
+# depends on the target, whose labels nobody may ask: the others stand beside it, so that it flatters no method.
+AUGMENTATIONS = ("extended", "crop", "none")  # of data.tiles.MODES
 ARMS = {
     "no adaptation": {},
+    "no adaptation, lightly augmented": {"augmentation": "crop"},
+    "no adaptation, not augmented": {"augmentation": "none"},
     **{method: {"method": method} for method in METHODS if method != "none"},
+    "self-training, lightly augmented": {"method": "self-training", "augmentation": "crop"},
     "AdaptSegNet, aligned": {"method": "AdaptSegNet", "alignment": "pseudo"},
     "AdaptSegNet, aligned by truth": {"method": "AdaptSegNet", "alignment": "true"},
     "1 label": {"labels": "1"},
     "2 labels": {"labels": "2"},
     "oracle": {"labels": "oracle"},
+    "oracle, lightly augmented": {"labels": "oracle", "augmentation": "crop"},
 }
 CONFIGURATIONS = {
     f"{arm}, {name}": {"shift": name, **changes}
@@ -70,7 +77,6 @@ CONFIGURATIONS = {
     if name not in TRANSDUCTIVE or not ({"labels", "alignment"} & set(changes))
 }
 NETWORK = "network.safetensors"
-AUGMENTATION = "extended"  # every arm gets the best one: a weak source model flatters
 ZOOMING = ("crop", "extended")  # modes of data.tiles that look beyond a tile
 PREDICTED_AT_ONCE = 8  # tiles
 
@@ -146,13 +152,10 @@ def complete(configuration: str | Mapping) -> dict:
     """Return a configuration with every key of `DEFAULTS`; see `run`."""
     full = configured(configuration, CONFIGURATIONS, DEFAULTS)
     known = {"shift": SHIFTS, "method": METHODS, "labels": LABELS, "alignment": ALIGNMENTS}
-    for name, values in (known | {"architecture": ("", *ARCHITECTURES)}).items():
+    known |= {"augmentation": AUGMENTATIONS, "architecture": ("", *ARCHITECTURES)}
+    for name, values in known.items():
         one_of(name, full[name], values)
     unet.check_weights(full["weights"])
-    number("adversarial", full["adversarial"], 0)
-    if full["adversarial"] and not is_adversarial(full["method"]):
-        known = " and ".join(filter(is_adversarial, METHODS))
-        raise ValueError(f"adversarial is a weight of {known}; method is {full['method']!r}")
     if full["shift"] in TRANSDUCTIVE and (full["labels"] != "none" or full["alignment"]):
         raise ValueError(f"{full['shift']!r} has no target micrographs but those tested: no labels, no alignment")
     if full["labels"] != "none" and full["method"] != "none":  # it would be told that labelled target tiles are source
@@ -238,9 +241,7 @@ class Setting(Segmentation):
 
     def recipe(self, method: str) -> Recipe:
         """Return how a segmenter is trained by a method."""
-        plan, weights = self.plan, Weights(*self.plan["weights"])
-        if (adversarial := self.configuration["adversarial"]) and is_adversarial(method):  # not the source's own model
-            weights = weights._replace(adversarial=adversarial, adversarial_auxiliary=adversarial / 5)
+        plan = self.plan
         return Recipe(
             method,
             len(self.shift.classes),
@@ -251,10 +252,10 @@ class Setting(Segmentation):
             stream_seed(self.seed, "adaptation"),
             optimizer=plan["optimizer"],
             loss=plan["loss"],
-            weights=weights,
+            weights=Weights(*plan["weights"]),
             design=Design(*plan["discriminator"]),
             points=plan["points"],
-            augmentation=AUGMENTATION,
+            augmentation=self.configuration["augmentation"],
         )
 
     def material(self) -> Material:
@@ -274,7 +275,11 @@ class Setting(Segmentation):
         samples = [scaled(record, self.framing.scale) for record in records]
         if self.plan["tiling"] == "random":  # windows anywhere
             return samples
-        return [tile for sample in samples for tile in cut(sample, self.framing, AUGMENTATION)]
+        return [tile for sample in samples for tile in self.tiles(sample)]
+
+    def tiles(self, sample: Labelled) -> list[Cut]:
+        """Return the tiles of a micrograph at working scale; see `cut`."""
+        return cut(sample, self.framing, self.configuration["augmentation"])
 
     def aligned(self) -> list[Cut]:
         """Return those tiles of the target micrographs whose mean phase fractions come close to the source's."""
@@ -283,7 +288,7 @@ class Setting(Segmentation):
         for record in self.shift.target:
             sample = scaled(record, self.framing.scale)
             mask = sample.mask if reference is None else self.predict([reference], sample.image, 1.0).argmax(-1)
-            tiles += cut(sample, self.framing, AUGMENTATION)
+            tiles += self.tiles(sample)
             shares += [fractions([part], n_classes) for part in self.framing.centre(self.framing.cut(mask))]
         wanted = fractions([record.mask for record in self.shift.source], n_classes)
         return [tiles[i] for i in alike(np.array(shares), wanted)]
@@ -317,7 +322,8 @@ class Setting(Segmentation):
         parts = {"source": records_digest(self.shift.source), "source_test": records_digest(self.shift.source_test)}
         start = checkpoints.start_sha256(self.network(self.configuration["weights"]))
         used = {"device": device_name(self.device), "architecture": self.architecture, "start": start}
-        return {**parts, "scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed, **plan, **used}
+        parts |= {"scale": self.shift.scale, "classes": self.shift.classes, "seed": self.seed}
+        return {**parts, "augmentation": self.configuration["augmentation"], **plan, **used}
 
     def made(self, network: nn.Module, curve: pd.DataFrame, images: pd.DataFrame) -> Made:
         """Return a network trained on the source alone as a reference."""

@@ -26,7 +26,6 @@ ENTROPY_WEIGHT, ENTROPY_POWER = 0.005, 2.0  # the same paper's robust penalty
 CONFIDENT = 0.968  # probability from which a pseudo-label counts (Tranheden et al. 2021)
 RINGS = 32  # of frequency, in which spectra are compared
 MEMORY = 0.99  # share of itself that a mean teacher keeps in a step (the same)
-FAVOUR = 5.0  # most by which trust in a class is raised
 MASKED_SHARE, BLOCKS_ACROSS = 0.7, 8  # of a masked tile (Hoyer et al. 2023: blocks of 64 px in 512)
 DISCRIMINATOR_BETAS = (0.9, 0.99)
 
@@ -391,15 +390,12 @@ class MeanTeacher(TargetStatistics):
         Source tiles' pixels of half their classes are pasted onto target tiles (DACS, Tranheden et al. 2021).
     masking : bool
         Most blocks of the target tiles are hidden (MIC, Hoyer et al. 2023).
-    balanced : int
-        Number of classes to be trusted alike, see `Balance`; 0 for trust as it comes.
     """
 
-    def __init__(self, network: nn.Module, *, mixing: bool = False, masking: bool = False, balanced: int = 0):
+    def __init__(self, network: nn.Module, *, mixing: bool = False, masking: bool = False):
         super().__init__()
         self.teacher = AveragedModel(network, avg_fn=_remember, use_buffers=True).requires_grad_(False).eval()
         self.mixing, self.masking = mixing, masking
-        self.balance = Balance(balanced) if balanced else None
 
     def train(self, mode: bool = True):
         """Stay in evaluation mode: the teacher's statistics are the averaged ones of the segmenter."""
@@ -432,37 +428,11 @@ class MeanTeacher(TargetStatistics):
             logits = self.teacher(images.to(memory_format=torch.channels_last))
         probability, labels = logits.float().softmax(1).max(1)
         trust = (probability >= CONFIDENT).float().mean((1, 2), keepdim=True).expand_as(probability)
-        return labels, self.balance(labels, trust) if self.balance else trust
+        return labels, trust
 
     def follow(self, network):
         """Move the teacher a little towards the segmenter."""
         self.teacher.update_parameters(network)
-
-
-class Balance(nn.Module):
-    """Trust all classes of pseudo-labels alike: a departure of ours from DACS.
-
-    Tiles of a phase that is hard to tell get little trust, so the segmenter learns more and more of the easy one and at
-    last finds nothing else. Here the trust in a class, averaged over the last steps, is brought to that in all pixels;
-    how much of each phase there is decides as before.
-    """
-
-    def __init__(self, n_classes: int):
-        super().__init__()
-        self.register_buffer("areas", torch.zeros(n_classes))  # of pseudo-labels, fading
-        self.register_buffer("trusted", torch.zeros(n_classes))
-
-    def forward(self, labels: torch.Tensor, trust: torch.Tensor) -> torch.Tensor:
-        """Return the balanced trust (B, H, W) of labels (B, H, W) int64, at most `FAVOUR` times what it was."""
-        count = len(self.areas)
-        areas = torch.bincount(labels.ravel(), minlength=count)
-        trusted = torch.bincount(labels.ravel(), trust.ravel(), minlength=count)
-        self.areas.mul_(MEMORY).add_(areas)
-        self.trusted.mul_(MEMORY).add_(trusted)
-        mean = self.trusted.sum() / self.areas.sum()
-        own = self.trusted / self.areas.clamp_min(1)
-        factor = (mean / own.clamp_min(1e-6)).clamp_max(FAVOUR)  # of a class without trust whatever: it has none
-        return trust * factor[labels]
 
 
 @contextmanager
@@ -551,17 +521,9 @@ METHODS: dict[str, Callable[[Given], list[Term]]] = {
     "self-training": lambda given: [MeanTeacher(given.network, mixing=True)],
     "softened source": lambda given: [Resolution()],
     "softened self-training": lambda given: [Resolution(), MeanTeacher(given.network, mixing=True)],
-    "balanced self-training": lambda given: [MeanTeacher(given.network, mixing=True, balanced=given.n_classes)],
     "masked consistency": lambda given: [MeanTeacher(given.network, masking=True)],
     "combination": lambda given: [Spectrum(entropy=False), MeanTeacher(given.network, mixing=True, masking=True)],
 }
-
-
-def is_adversarial(method: str) -> bool:
-    """Return whether a method of `METHODS` has discriminators, so that their weights mean something to it."""
-    with torch.device("meta"):  # nothing is computed, and no random number drawn
-        found = terms(method, nn.Conv2d(1, 2, 1), 2, Weights(), Design())
-    return any(isinstance(term, Adversarial) for term in found)
 
 
 def terms(method: str, network: nn.Module, n_classes: int, weights: Weights, design: Design) -> nn.ModuleList:

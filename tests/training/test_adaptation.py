@@ -88,9 +88,7 @@ def test_configurations_cover_arms_and_shifts():
         ({"labels": "2", "method": "AdaptSegNet"}, "by method 'none' alone, not by 'AdaptSegNet'"),
         ({"labels": "oracle", "alignment": "true"}, "alignment chooses unlabelled target tiles"),
         ({"alignment": "pseudo"}, "alignment chooses unlabelled target tiles"),
-        ({"method": "AdaptSegNet", "adversarial": "0.01"}, "adversarial is '0.01'; a number, 0 or larger"),
-        ({"method": "AdaptSegNet", "adversarial": -1.0}, "adversarial is -1.0; a number, 0 or larger"),
-        ({"adversarial": 0.01}, "adversarial is a weight of AdaptSegNet and ADVENT; method is 'none'"),
+        ({"augmentation": "heavy"}, "augmentation is 'heavy'; there are extended, crop, none"),
         ({"weights": "imagnet"}, "weights is 'imagnet'; there are imagenet, random, or the path of a .safetensors"),
     ],
 )
@@ -99,22 +97,10 @@ def test_wrong_configurations_are_refused(configuration, message):
         complete(configuration)
 
 
-def test_the_weight_of_discriminators_is_none_of_the_sources_own_model():
-    """Or a killed training of the model that all arms of a source share would go on for arms of one weight alone."""
-    plain, weighted = (
-        Setting(complete({"method": "AdaptSegNet", **more}), 1, "smoke") for more in ({}, {"adversarial": 0.5})
-    )
-    assert plain.recipe("none") == weighted.recipe("none")
-    assert weighted.recipe("AdaptSegNet").weights.adversarial == 0.5
-
-
-def test_a_new_method_with_discriminators_can_be_given_their_weight(monkeypatch):
-    monkeypatch.setitem(METHODS, "mine", lambda given: [given.adversarial(nn.Identity())])
-    state = torch.get_rng_state()
-    assert complete({"method": "mine", "adversarial": 0.01})["adversarial"] == 0.01
-    with pytest.raises(ValueError, match="a weight of AdaptSegNet and ADVENT and mine; method is 'self-training'"):
-        complete({"method": "self-training", "adversarial": 0.01})
-    assert torch.equal(torch.get_rng_state(), state), "asking costs no random number"
+def test_sources_of_another_augmentation_are_other_networks():
+    plain, light = (Setting(complete({"method": "FDA", **more}), 1, "smoke") for more in ({}, {"augmentation": "crop"}))
+    assert (plain.recipe("none").augmentation, light.recipe("FDA").augmentation) == ("extended", "crop")
+    assert plain.reference_key() != light.reference_key()
 
 
 @pytest.mark.parametrize("name", ["0d to 180d", "coating", "316L to iron", "T2"])  # those with stand-ins of all

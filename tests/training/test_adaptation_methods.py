@@ -16,13 +16,11 @@ from micro_lib.models import unet
 from micro_lib.training import adaptation_methods as methods
 from micro_lib.training.adaptation_loop import learn_once
 from micro_lib.training.adaptation_methods import (
-    FAVOUR,
     METHODS,
     RINGS,
     SOURCE,
     TARGET,
     Adversarial,
-    Balance,
     Batch,
     Design,
     MeanTeacher,
@@ -392,36 +390,6 @@ def test_an_unsure_teacher_is_not_followed():
         parameter.zero_()
     loss, parts = term.loss(student(network), seen)
     assert parts["trust"] == 0.0 and float(loss) == 0.0
-
-
-def test_balanced_trust_is_the_same_for_both_classes():
-    labels = torch.zeros(2, 4, 4, dtype=torch.int64)
-    labels[1] = 1
-    labels[0, 0] = 1  # 20 of 32 pixels
-    trust = torch.full((2, 4, 4), 0.8)
-    trust[1] = 0.2
-    balance = Balance(2)
-    found = balance(labels, trust)
-    # all 32 pixels: (16 * 0.8 + 16 * 0.2) / 32 = 0.5; class 0: 0.8, class 1: (4 * 0.8 + 16 * 0.2) / 20 = 0.32
-    assert float(found[0, 3, 0]) == pytest.approx(0.8 * 0.5 / 0.8)
-    assert float(found[1, 0, 0]) == pytest.approx(0.2 * 0.5 / 0.32)
-    for c in (0, 1):
-        assert float(found[labels == c].mean()) == pytest.approx(0.5)
-    torch.testing.assert_close(balance(labels, trust), found)  # the same again changes no mean
-    assert float(balance(labels, trust / 2)[0, 0, 0]) < float(found[0, 0, 0])
-
-
-@given(seeds)
-def test_balance_keeps_trust_that_is_alike_and_bears_absent_classes(seed):
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(0, 2, (2, 8, 8), generator=generator)
-    balance = Balance(3)  # the third is never found
-    alike = torch.full((2, 8, 8), 0.37)
-    torch.testing.assert_close(balance(labels, alike), alike)
-    assert float(Balance(3)(labels, torch.zeros(2, 8, 8)).abs().max()) == 0
-    rare = torch.rand(2, 8, 8, generator=generator) * (labels == 0)
-    found = Balance(3)(labels, rare)
-    assert torch.isfinite(found).all() and bool((found <= FAVOUR * rare).all())
 
 
 def test_pasted_pixels_are_learned_with_their_own_labels():
