@@ -63,17 +63,17 @@ FAULTS = {
     ],
     "09_source_segmentation": [
         "micro_lib.synthesis.bainite:domain",
-        "micro_lib.application.source_report:effects",
+        "micro_lib.reports.source_report:effects",
         "micro_lib.analysis.stats:paired_t",
     ],
     "10_domain_adaptation": [
         "micro_lib.data.framing:Framing.cut",
         "micro_lib.analysis.metrics:confusion",
-        "micro_lib.application.adaptation_report:ratio",
+        "micro_lib.reports.adaptation_report:ratio",
     ],
     "13_claims_and_figures": [
         "micro_lib.application.published:cells",
-        "micro_lib.application.claims_plots:effects",
+        "micro_lib.reports.claims_plots:effects",
         "micro_lib.application.protocol:cost",
     ],
 }

@@ -18,7 +18,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
-ROOMS = ("core", "analysis", "synthesis", "data", "models", "training", "application")
+ROOMS = ("core", "analysis", "synthesis", "data", "models", "training", "application", "reports")
 WITHOUT_TORCH = ("core", "analysis", "synthesis")
 ASKED_FOR = {
     "jupyterlab",

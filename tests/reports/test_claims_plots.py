@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from micro_lib.application import claims_plots, published, tables
+from micro_lib.application import published, tables
 from micro_lib.application.published import answering, beside_ours, cell
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.data.packs import Pack
 from micro_lib.data.records import Record
 from micro_lib.models.segmenter import Card, Segmenter
+from micro_lib.reports import claims_plots
 from micro_lib.synthesis.presets import preset
 
 GAIN = ("Trampert 2021", "section 3.3", "adaptive against random", "mean IoU gained")

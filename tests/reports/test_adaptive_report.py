@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 from scipy.stats import uniform
 
-from micro_lib.application import adaptive_report
-from micro_lib.application.adaptive_report import arm_of, claims, compare, marginals, stored, table_2
-from micro_lib.application.grain_report import SCORES
 from micro_lib.core.runs import write_table
+from micro_lib.reports import adaptive_report
+from micro_lib.reports.adaptive_report import arm_of, claims, compare, marginals, stored, table_2
+from micro_lib.reports.grain_report import SCORES
 from micro_lib.synthesis.distributions import Choice, Constant, Parameter
 from micro_lib.synthesis.presets import preset
 from micro_lib.synthesis.scenario import Space

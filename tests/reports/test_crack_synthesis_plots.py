@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from micro_lib.application import crack_synthesis_plots as figures
 from micro_lib.data.packs import pack
+from micro_lib.reports import crack_synthesis_plots as figures
 from micro_lib.synthesis.crack_statistics import (
     TILE_PARAMETERS,
     distances,

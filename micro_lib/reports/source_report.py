@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micro_lib.application import adaptation_report
-from micro_lib.application.adaptation_claims import TOO_FEW, beside_level, percent_claim, percent_gain, published
-from micro_lib.application.adaptation_report import FOLDS
 from micro_lib.application.published import Cell, judged_statement, ours_of
 from micro_lib.application.tables import claim_rows, mean_fields, paired_fields, stored_sweep
+from micro_lib.reports import adaptation_report
+from micro_lib.reports.adaptation_claims import TOO_FEW, beside_level, percent_claim, percent_gain, published
+from micro_lib.reports.adaptation_report import FOLDS
 from micro_lib.training import source
 from micro_lib.training.source import AUGMENTATIONS, TARGETS
 

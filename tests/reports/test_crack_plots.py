@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from helpers.crack_tiles import tiles
 
-from micro_lib.application import crack_plots, crack_report
 from micro_lib.application.plots import STAMP
+from micro_lib.reports import crack_plots, crack_report
 
 
 @pytest.fixture

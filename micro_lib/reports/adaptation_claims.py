@@ -7,7 +7,17 @@ from functools import partial
 import pandas as pd
 from scipy import stats
 
-from micro_lib.application.adaptation_report import (
+from micro_lib.application.published import (
+    Cell,
+    answering,
+    cell,
+    judged_gain,
+    judged_statement,
+    ours_of,
+    untestable_level,
+)
+from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, paired_fields
+from micro_lib.reports.adaptation_report import (
     ADVERSARIAL,
     FOLDS,
     LEVEL,
@@ -20,16 +30,6 @@ from micro_lib.application.adaptation_report import (
     paired,
     phase_fractions,
 )
-from micro_lib.application.published import (
-    Cell,
-    answering,
-    cell,
-    judged_gain,
-    judged_statement,
-    ours_of,
-    untestable_level,
-)
-from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, paired_fields
 
 LATHS = "lath bainite"
 # Rows of the published tables for the network that is adapted, by shift: their number in Tables 3, 4 and 5.

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from micro_lib.application import crack_report
-from micro_lib.application.crack_report import (
+from micro_lib.core.runs import write_table
+from micro_lib.reports import crack_report
+from micro_lib.reports.crack_report import (
     arm_of,
     claims,
     compare,
@@ -17,7 +18,6 @@ from micro_lib.application.crack_report import (
     table_1,
     worth,
 )
-from micro_lib.core.runs import write_table
 
 GAP = [0.00, 0.01, -0.01, 0.02, -0.02, 0.00]  # what makes seeds differ
 

@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micro_lib.application import adaptation_report, source_plots, source_report
 from micro_lib.application.published import cells
-from micro_lib.application.source_report import (
+from micro_lib.application.tables import NOT_TESTABLE
+from micro_lib.core.runs import write_table
+from micro_lib.reports import adaptation_report, source_plots, source_report
+from micro_lib.reports.source_report import (
     DOMAINS,
     arm_of,
     beside_published,
@@ -21,8 +23,6 @@ from micro_lib.application.source_report import (
     scores,
     stored,
 )
-from micro_lib.application.tables import NOT_TESTABLE
-from micro_lib.core.runs import write_table
 from micro_lib.training import source
 
 GAINS = {"random": 0.0, "ImageNet": 0.02, "two-stage": 0.03, "in-domain": -0.05}

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from micro_lib.application import plots
-from micro_lib.application.source_report import PUBLISHED_NAMES, beside_published
 from micro_lib.data.in_domain import Labels
+from micro_lib.reports.source_report import PUBLISHED_NAMES, beside_published
 from micro_lib.training.source import AUGMENTATIONS, PRETRAININGS
 
 _TABLES = {"source": "Table 2", "T1": "Table 3", "T2": "Table 4"}

@@ -15,7 +15,6 @@ from scipy import stats
 
 from micro_lib.analysis.metrics import score_lines
 from micro_lib.analysis.stats import cluster_bootstrap
-from micro_lib.application.adaptation_plots import error_maps, line_maps
 from micro_lib.application.plots import Panel, credit, save, sheet
 from micro_lib.application.tables import (
     mean_fields,
@@ -30,6 +29,7 @@ from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
 from micro_lib.data.records import Record
 from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE
+from micro_lib.reports.adaptation_plots import error_maps, line_maps
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"

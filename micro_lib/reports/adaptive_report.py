@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from micro_lib.analysis.stats import paired_t
-from micro_lib.application import grain_report
 from micro_lib.application.plots import Panel, credit, errorbar
 from micro_lib.application.published import Cell, answering, cell, judged_gain, judged_level, ours_of
 from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, stored_sweep
+from micro_lib.reports import grain_report
 from micro_lib.synthesis.grains import render
 from micro_lib.training import adaptive
 from micro_lib.training.proposals import encoder

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micro_lib.application import grain_report
-from micro_lib.application.grain_report import SCORES, arm_of, claims, compare, stored, summarise
 from micro_lib.core.runs import write_table
+from micro_lib.reports import grain_report
+from micro_lib.reports.grain_report import SCORES, arm_of, claims, compare, stored, summarise
 
 GROUPS = {"a1": "A", "a2": "A", "b1": "B", "c1": "C"}
 

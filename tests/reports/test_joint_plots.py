@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micro_lib.application import joint_plots
 from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.data.tiles import Labelled
+from micro_lib.reports import joint_plots
 from micro_lib.training.generative import HISTORY
 
 

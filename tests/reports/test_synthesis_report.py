@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from micro_lib.application import synthesis_report
-from micro_lib.application.grain_synthesis_plots import groups, moved, parameter_values, strips
 from micro_lib.data.records import Record
+from micro_lib.reports import synthesis_report
+from micro_lib.reports.grain_synthesis_plots import groups, moved, parameter_values, strips
 from micro_lib.synthesis.presets import PARAMETERS
 
 

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from micro_lib.application import adaptation_plots
 from micro_lib.data.records import Record
+from micro_lib.reports import adaptation_plots
 from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training.adaptation import ARMS
 

@@ -4,8 +4,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from micro_lib.application import source_plots
 from micro_lib.data.in_domain import Labels
+from micro_lib.reports import source_plots
 
 
 def test_pictures_are_a_column_a_class():

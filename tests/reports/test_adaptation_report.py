@@ -9,9 +9,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from micro_lib.application import adaptation_report as report
-from micro_lib.application.adaptation_claims import beside_published, claims
-from micro_lib.application.adaptation_report import (
+from micro_lib.application.published import cells
+from micro_lib.application.tables import NOT_TESTABLE
+from micro_lib.core.labels import ClassMap
+from micro_lib.core.runs import merge_rows, read_table, write_json, write_table
+from micro_lib.data.records import Record
+from micro_lib.reports import adaptation_report as report
+from micro_lib.reports.adaptation_claims import beside_published, claims
+from micro_lib.reports.adaptation_report import (
     arm_of,
     bagged,
     by_unit,
@@ -26,11 +31,6 @@ from micro_lib.application.adaptation_report import (
     troubled,
     warnings,
 )
-from micro_lib.application.published import cells
-from micro_lib.application.tables import NOT_TESTABLE
-from micro_lib.core.labels import ClassMap
-from micro_lib.core.runs import merge_rows, read_table, write_json, write_table
-from micro_lib.data.records import Record
 from micro_lib.training import adaptation
 
 SPREAD = np.array([0.0, 0.01, -0.01, 0.02, -0.02])

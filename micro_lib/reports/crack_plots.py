@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from skimage.segmentation import find_boundaries
 
 from micro_lib.application import plots
-from micro_lib.application.crack_report import PUBLISHED_RUNS
 from micro_lib.data.records import Record
+from micro_lib.reports.crack_report import PUBLISHED_RUNS
 from micro_lib.training import cracks
 
 OURS, PAPERS = "C0", "0.55"

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from micro_lib.application import joint_report
-from micro_lib.application.joint_report import (
+from micro_lib.core.runs import write_json, write_table
+from micro_lib.reports import joint_report
+from micro_lib.reports.joint_report import (
     arm_of,
     by_specimen,
     claims,
@@ -20,7 +21,6 @@ from micro_lib.application.joint_report import (
     replaced,
     scores,
 )
-from micro_lib.core.runs import write_json, write_table
 from micro_lib.training import joint
 
 USED = {1: 1, 4: 4, 0: 9}
