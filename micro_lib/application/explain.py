@@ -17,9 +17,9 @@ def layers(network: nn.Module) -> list[str]:
 
 
 def deep_layer(network: nn.Module) -> str:
-    """Return the name of a layer to ask for: inside the decoder where there is one, else the last of the encoder."""
+    """Return the name of a layer to ask for: half-way through the decoder, or without one the encoder's last."""
     decoder = [name for name in layers(network) if "decoder" in name]
-    return decoder[-5] if decoder else [name for name in layers(network) if "layer4" in name][-1]
+    return decoder[len(decoder) // 2] if decoder else [name for name in layers(network) if "layer4" in name][-1]
 
 
 def grad_cam(network: nn.Module, image: np.ndarray, layer: str, class_id: int) -> np.ndarray:

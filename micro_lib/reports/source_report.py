@@ -49,7 +49,9 @@ def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
         full = source.complete(json.loads(text))  # a table has an empty cell for ""
         return {"arm": arm_of(text), **{factor: full[factor] for factor in FACTORS}}
 
-    return stored_sweep("source", profile, named, ("arm", "seed", "fold", "architecture", *FACTORS), folder)[0]
+    columns = ("arm", "seed", "fold", "architecture", "trouble", *FACTORS)
+    runs = stored_sweep("source", profile, named, columns, folder)[0]
+    return runs.assign(trouble=lambda rows: rows["trouble"].fillna(""))
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:
@@ -63,13 +65,15 @@ def scores(runs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        arm, `FACTORS`, n (folds), and for each of `DOMAINS` <domain> with <domain>_low and <domain>_high (95 %, t over
-        folds, missing for a single one) and <domain>_sd; in the order of the configurations.
+        arm, `FACTORS`, n (folds), troubled (runs in which something went wrong; they count), and for each of `DOMAINS`
+        <domain> with <domain>_low and <domain>_high (95 %, t over folds, missing for a single one) and <domain>_sd; in
+        the order of the configurations.
     """
     rows = []
     for (arm, *factors), part in runs.groupby(["arm", *FACTORS], sort=False):
         folds = _by_fold(part)
         row = {"arm": arm, **dict(zip(FACTORS, factors, strict=True)), "n": len(folds)}
+        row["troubled"] = int((part["trouble"] != "").sum())
         for name in DOMAINS:
             values = folds[f"{name}_miou"]
             row |= mean_fields(values, name, FOLDS) | {f"{name}_sd": values.std()}

@@ -25,7 +25,7 @@ from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.framing import Framing
 from micro_lib.data.tiles import MODES, Cut, Tiles, histogram
-from micro_lib.models.devices import has_bfloat16
+from micro_lib.models.devices import float32_convolutions, has_bfloat16
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
 from micro_lib.training.adaptation_methods import (
@@ -43,7 +43,6 @@ from micro_lib.training.supervised import (
     LOSSES,
     WEIGHT_DECAY,
     TrainingDiverged,
-    _float32_convolutions,
 )
 
 CHECKPOINT = "checkpoint.pt"
@@ -302,7 +301,7 @@ class _Run:
     def computing(self):
         """Keep the convolutions that bfloat16 slows down on a CPU in float32; autocast is off behind the block."""
         modules = nn.ModuleList([self.network, *self.terms])
-        hooks = _float32_convolutions(modules) if self.device == "cpu" and has_bfloat16("cpu") else []
+        hooks = float32_convolutions(modules) if self.device == "cpu" and has_bfloat16("cpu") else []
         try:
             yield
         finally:
@@ -379,14 +378,14 @@ def learn_once(
     return parts
 
 
-def troubles(curve: pd.DataFrame, source_share: float) -> str:
+def troubles(curve: pd.DataFrame, source_share: float = 0.0) -> str:
     """Return what is wrong with a training as its curve shows it, without any target label; "" for nothing.
 
     Parameters
     ----------
     curve : pandas.DataFrame
-        From `adapt`, with a column target_largest: the share of the commonest class in predictions on the target; of
-        adversarial methods with discriminator_accuracy.
+        From `adapt`; of adversarial methods with discriminator_accuracy; where a target was watched with
+        target_largest, the share of the commonest class in predictions on it.
     source_share : float
         That of the commonest class in the source's masks.
     """
@@ -399,9 +398,10 @@ def troubles(curve: pd.DataFrame, source_share: float) -> str:
         right = curve["discriminator_accuracy"].dropna()
         if (late := right[len(right) // 2 :].mean()) >= WON:
             found.append(f"discriminators right in {late:.1%} of the second half: the domains did not come closer")
-    share = curve["target_largest"].dropna().iloc[-1]
-    if share >= max(COLLAPSED, (1 + source_share) / 2):
-        found.append(f"{share:.1%} of the target said to be one class")
+    if "target_largest" in curve:
+        share = curve["target_largest"].dropna().iloc[-1]
+        if share >= max(COLLAPSED, (1 + source_share) / 2):
+            found.append(f"{share:.1%} of the target said to be one class")
     return "; ".join(found)
 
 

@@ -26,7 +26,7 @@ from micro_lib.data.shifts import bainite
 from micro_lib.data.tiles import Cut
 from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training import adaptation
-from micro_lib.training.adaptation_loop import CHECKPOINT, ENCODER_RATE, Draws, Recipe, adapt
+from micro_lib.training.adaptation_loop import CHECKPOINT, ENCODER_RATE, Draws, Recipe, adapt, troubles
 from micro_lib.training.pretraining import pretrained
 from micro_lib.training.shared import configured, run_folder
 
@@ -85,9 +85,10 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
         Flat: the configuration in full; fold; trained_at (commit), device; n_source (tiles), steps, epochs (tiles shown
         over their number; DEVIATION: they are drawn by class, not each once, see `adaptation_loop`), train_seconds,
         ms_per_step; encoder_score (see `pretraining.judged`) and encoder_seconds, 0 without pre-training in domain;
-        last_loss; for source, T1, T2 and T3 <domain>_miou (pooled over pixels), <domain>_miou_half (after half of the
-        steps), <domain>_miou_per_image, <domain>_iou_<class>, and for targets <domain>_rdt (Goetz et al. 2022, eq. 2:
-        <domain>_miou over source_miou, minus 1).
+        last_loss; trouble (what the curve shows to have gone wrong, "" for nothing); for source, T1, T2 and T3
+        <domain>_miou (pooled over pixels), <domain>_miou_half (after half of the steps), <domain>_miou_per_image,
+        <domain>_iou_<class>, and for targets <domain>_rdt (Goetz et al. 2022, eq. 2: <domain>_miou over source_miou,
+        minus 1).
 
     Raises
     ------
@@ -116,7 +117,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     write_table(curve, folder / "curve.csv")
     write_table(images, folder / "images.csv")
     setting.save(network, folder / adaptation.NETWORK)
-    row = {**setting.described(), **facts, **_costs(curve, recipe, len(tiles)), **_scores(images, curve)}
+    row = {**setting.described(), **facts, **_costs(curve, recipe, len(tiles)), "trouble": troubles(curve)}
+    row |= _scores(images, curve)
     (folder / CHECKPOINT).unlink(missing_ok=True)  # not before all is written
     return row
 

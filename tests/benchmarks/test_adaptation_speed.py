@@ -10,10 +10,10 @@ from helpers.two_levels import micrographs
 
 from micro_lib.data.framing import Framing
 from micro_lib.models import deeplab, unet
-from micro_lib.models.devices import has_bfloat16
+from micro_lib.models.devices import float32_convolutions, has_bfloat16
 from micro_lib.training.adaptation_loop import Draws, Recipe, learn_once
 from micro_lib.training.adaptation_methods import Adversarial, Batch, Design, Student, Weights, frozen, terms
-from micro_lib.training.supervised import LOSSES, _float32_convolutions
+from micro_lib.training.supervised import LOSSES
 
 ADVERSARIAL_TIMES, BFLOAT_TIMES, ROUNDS = 1.3, 1.7, 6
 
@@ -29,7 +29,7 @@ def test_adversarial_step_costs_its_passes_and_its_discriminators(benchmark):
     framing = Framing(1.0, 96, 16)
     recipe = Recipe("AdaptSegNet", 2, 10, 4, framing, 1e-3, 1, design=Design(16, 5e-4))
     network = unet.TwoLevels(unet.build("lite0", 2, "random")).to(memory_format=torch.channels_last).train()
-    hooks = _float32_convolutions(network) if has_bfloat16("cpu") else []
+    hooks = float32_convolutions(network) if has_bfloat16("cpu") else []
     watched, parts = student(network, framing), terms("AdaptSegNet", network, 2, recipe.weights, recipe.design)
     batch = Draws(micrographs(px=256), [], micrographs(px=256, seed=1), recipe)(0)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers.killing import Killed, killed_in_call
 from helpers.two_levels import Tiny, micrographs, same
 from torch import nn
 from torchvision import tv_tensors
@@ -139,23 +140,6 @@ def test_a_row_is_flat_whole_and_adds_up(tmp_path):
     curve = read_table(tmp_path / "curve.csv")
     assert curve["step"].tolist() == [3, 6]
     assert {"loss", "adversarial", "source_miou", "target_miou", "target_largest", "target_entropy"} <= set(curve)
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_in_call(number, function):
-    """The function, killed when it is called for the `number`-th time."""
-    calls = []
-
-    def call(*args):
-        calls.append(args)
-        if len(calls) == number:
-            raise Killed
-        return function(*args)
-
-    return call
 
 
 # Both domains are scored at two points of the curve, and then for the row.

@@ -235,6 +235,11 @@ def test_discriminators_that_win_are_noticed_in_a_run(tmp_path, monkeypatch):
     assert "discriminators right in 100.0%" in troubles(told, 0.6)
 
 
+def test_without_a_target_the_loss_alone_can_be_trouble():
+    told = curve([0.5, 0.4], 0.99).drop(columns="target_largest")
+    assert troubles(told) == "" and "rose from 0.50" in troubles(told.assign(loss=[0.5, 5.0]))
+
+
 def test_a_source_of_mostly_one_class_is_no_collapse():
     assert troubles(curve([0.5, 0.4], 0.99), 0.985) == ""
 

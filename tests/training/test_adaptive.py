@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.killing import Killed, killed_in_call
 
 from micro_lib.core.profiles import PROFILES, Stage, settings
 from micro_lib.core.runs import read_table
@@ -153,23 +154,6 @@ def elsewhere(shared, start, tmp_path, monkeypatch):
         shutil.copytree(folder, tmp_path / "adaptive" / folder.name)
     monkeypatch.setenv("MICRO_OUT", str(tmp_path))
     return tmp_path / "adaptive"
-
-
-class Killed(BaseException):
-    pass
-
-
-def killed_in_call(number, function):
-    """The function, killed when it is called for the `number`-th time."""
-    calls = []
-
-    def call(*args, **options):
-        calls.append(args)
-        if len(calls) == number:
-            raise Killed
-        return function(*args, **options)
-
-    return call
 
 
 @pytest.mark.parametrize(("killed", "number", "done"), [("write_table", 2, 0), ("train", 2, 1), ("_scored", 2, 2)])

@@ -63,7 +63,7 @@ def test_a_row_is_flat_whole_and_adds_up(small, tmp_path):
     assert all(isinstance(value, (str, int, float, bool)) for value in row.values())
     assert not any(isinstance(value, np.generic) for value in row.values())
     assert (row["fold"], row["steps"], row["n_source"], row["epochs"]) == (1, 6, 2, 6.0)
-    assert row["encoder_score"] == row["encoder_seconds"] == 0
+    assert row["encoder_score"] == row["encoder_seconds"] == 0 and row["trouble"] == ""
     for name in TARGETS:
         assert row[f"{name}_rdt"] == pytest.approx((row[f"{name}_miou"] - row["source_miou"]) / row["source_miou"])
     images = read_table(tmp_path / "images.csv")
