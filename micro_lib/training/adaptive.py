@@ -28,9 +28,9 @@ from micro_lib.analysis.metrics import confusion, pixel_error, present_class_mio
 from micro_lib.core import checks
 from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.labels import GRAIN_BOUNDARY
-from micro_lib.core.profiles import Stage, resolve, settings
+from micro_lib.core.profiles import Stage, settings
 from micro_lib.core.progress import progress
-from micro_lib.core.runs import atomic_path, build_dir, commit, out_dir, read_json, read_table, write_json, write_table
+from micro_lib.core.runs import atomic_path, build_dir, commit, read_json, read_table, write_json, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import DATA
 from micro_lib.data.tiles import FixedTiles, Labelled, Rendered, pool
@@ -41,7 +41,7 @@ from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.scenario import Space
 from micro_lib.training import checkpoints, grains
 from micro_lib.training.proposals import STRATEGIES, Strategy, strategy
-from micro_lib.training.shared import code_hash, configured
+from micro_lib.training.shared import code_hash, configured, run_folder
 from micro_lib.training.supervised import CHECKPOINT, Recipe, train
 
 # "grain color and boundary thickness" (section 3.3): grey level of the grains, how alike neighbours are, and the width.
@@ -144,7 +144,7 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     checks.number("seed", seed, 0, whole=True)
     variations = round_variations(configuration, plan)
     _strategy(configuration, scenario(configuration, plan["image_px"]), plan)
-    folder = out_dir(f"adaptive-{resolve(profile)}-{_digest(configuration)}-{seed}", str(out))
+    folder = run_folder("adaptive", configuration, DEFAULTS, seed, profile, out)
     grains.real_packs(configuration, profile)  # what cannot be had is missed before the training
     start = base(configuration, plan, seed)
     result = campaign(start, configuration, plan, seed)
