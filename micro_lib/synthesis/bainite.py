@@ -5,10 +5,10 @@ sets are imitated: the electrolytically etched source, two nital etches in the s
 a nital etch in the light microscope (T3), with the pixel sizes, counts and phase fractions of their Table 1 and what
 section 2.2 says of the etching. Everything else about the structure is ours.
 
-How far apart they lie was set before anything was adapted to T1, T2 or T3: a light U-Net (lite0, tiles of 128 px at
-0.111 um a pixel, half the scale of `core.profiles`, 500 steps on the source of fold 0) has a mean IoU of 0.95 on the
-source, 0.94 on T1, 0.60 on T2 and 0.58 on T3; with the extended augmentation and 800 steps 0.75 on T2 and 0.60 on T3.
-Trained on target labels it has 0.91 on T2 and 0.85 on T3.
+How far apart they lie was set before anything was adapted to T1, T2 or T3, by single trainings of a light U-Net (lite0,
+tiles of 128 px at 0.111 um a pixel, 500 steps on the source of fold 0) that had a mean IoU of 0.95 on the source, 0.94
+on T1, 0.60 on T2 and 0.58 on T3, and with target labels 0.91 on T2 and 0.85 on T3. The study repeats them over folds
+and augmentations.
 
 A row holds the structure (fields, cells, laths, islands), which alone decides the mask, and the preparation, which
 alone decides how it looks.
