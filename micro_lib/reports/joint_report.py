@@ -28,7 +28,7 @@ from micro_lib.training.generative import COLLAPSED
 MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
 REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
-JUDGED = ("fraction", "chord")  # quantities whose means sampled pairs have to meet: phases and their sizes
+JUDGED = ("fraction", "intercept")  # quantities whose means sampled pairs have to meet: phases and their sizes
 FIT = 0.9  # share of the agreement on unseen real windows that sampled masks have to reach
 
 
@@ -449,10 +449,17 @@ def _coarser(runs: pd.DataFrame) -> dict:
     made = runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
     if len(made) < 2:
         return _TOO_FEW
-    change = mean_fields(made["pairs_chord_1"].to_numpy(float) - 1, "change", GENERATORS)
-    ours, sizes = ours_of({**change, "n": len(made)}, "change"), [one.number for one in _steel()]
+    ratios = made.reindex(columns=["pairs_intercept_1"])["pairs_intercept_1"].dropna().to_numpy(float)
+    if len(ratios) < 2:
+        return {"verdict": NOT_RUN, "why": _NO_INTERCEPTS}
+    change = mean_fields(ratios - 1, "change", GENERATORS)
+    ours, sizes = ours_of({**change, "n": len(ratios)}, "change"), [one.number for one in _steel()]
     close = ours["low"] <= max(sizes) and ours["high"] >= min(sizes)
     verdict = "not reproduced" if ours["low"] <= 0 else "reproduced" if close else "direction reproduced"
-    # Particles that grow beyond a window would drop out of a mean diameter, and chords do so less often.
-    why = "another material: mean chord of secondary gamma prime, all micrographs of the training spots"
+    why = "another material: mean intercept of secondary gamma prime, all micrographs of the training spots"
     return {**ours, "kind": "effect", "verdict": verdict, "why": why}
+
+
+_NO_INTERCEPTS = (
+    "no mean intercepts of these pairs are stored: only runs that fit into 128 px, which the long ones do not"
+)

@@ -13,7 +13,7 @@ from micro_lib.models.joint_generator import JointGenerator, grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
 
 # Quantities of `phases.compare_sets` whose means and variances become columns of a run.
-QUANTITIES = ("fraction", "diameter", "density", "chord", "fine texture", "grey spread")
+QUANTITIES = ("fraction", "intercept", "diameter", "density", "fine texture", "grey spread")
 
 
 def judged(

@@ -211,12 +211,12 @@ def compared(*means):
 
 def test_pairs_are_held_against_what_they_have_to_be():
     met = compared(
-        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("chord", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
+        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("intercept", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
     )
     table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, 0.9, 0.95, met).set_index("criterion")
-    assert table["met"].tolist() == [True, True, True, True, False], "chords end below where real ones begin"
-    assert table.index[3:].tolist() == ["mean fraction a", "mean chord a"]
-    assert table.loc["mean chord a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
+    assert table["met"].tolist() == [True, True, True, True, False], "intercepts end below where real ones begin"
+    assert table.index[3:].tolist() == ["mean fraction a", "mean intercept a"]
+    assert table.loc["mean intercept a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
     bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, 0.5, 0.95, met)
     assert bad["met"].tolist()[:3] == [False, False, False]
 
@@ -228,7 +228,7 @@ def whole(gain, ratio=1.2, generated=False):
     values = {("real", k): 0.8 + 0.03 * i for i, k in enumerate((1, 4, 0))}
     values |= {("plain x4", k): value + gain for (_, k), value in list(values.items())}
     runs = runs_of(values, generated=generated)
-    runs["pairs_chord_1"] = ratio + 0.01 * runs["generator"]
+    runs["pairs_intercept_1"] = ratio + 0.01 * runs["generator"]
     wrong = [8, 8, 9, 9] if gain > 0 else [12, 12, 11, 13]
     images = pd.concat([images_of({"real": [10] * 4, "plain x4": wrong}, k=k) for k in (1, 4, 0)])
     return runs, images
@@ -276,6 +276,15 @@ def test_nothing_is_judged_without_real_micrographs_or_generators():
     assert set(few["verdict"]) == {"not run here"}
     empty = joint_report.stored("study", "nowhere")
     assert set(claims(*empty, hours=2.0, profile="study")["verdict"]) == {"not run here"}
+
+
+def test_runs_that_stored_no_intercepts_judge_no_coarseness():
+    runs, images = whole(0.02)
+    found = claims(runs.rename(columns={"pairs_intercept_1": "pairs_chord_1"}), images, hours=2.0, profile="study")
+    assert found["verdict"].tolist() == ["holds here", "holds here", "not run here"]
+    assert np.isnan(found["ours"].iloc[2]) and "no mean intercepts" in found["why"].iloc[2]
+    mixed = runs.assign(pairs_intercept_1=runs["pairs_intercept_1"].where(runs["generator"] > 1))  # two of them anew
+    assert claims(mixed, images, hours=2.0, profile="study")["n"].iloc[2] == 2
 
 
 def test_claims_name_the_device_of_their_runs():
