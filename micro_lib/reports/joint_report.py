@@ -190,8 +190,9 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     """Return how many labelled micrographs of `PACK` the pairs of each arm replace, and the hours that saves.
 
     Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
-    `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: `at_least` says that the number, or
-    an end of its interval, is that of all micrographs, `at_most` that it is the smallest.
+    `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: an interval that reaches all
+    micrographs has no upper end (inf), one that reaches the smallest budget begins at none. Arms of all micrographs
+    are left out, since there are no more to be worth.
 
     Parameters
     ----------
@@ -204,20 +205,21 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     -------
     pandas.DataFrame
         arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
-        (resampling generators: confidence, over; of a handful they are narrower than they say), replaced (worth less
-        those used; with _low and _high), hours_saved with _low and _high, generators, at_least, at_most. Empty with
-        fewer than two budgets or generators.
+        (resampling generators: confidence, over; of fewer than 6 they are narrower than they say), replaced (worth less
+        those used; with _low and _high), hours_saved with _low and _high, generators. Empty with fewer than two budgets
+        or generators.
     """
     part = runs[runs["pack"] == PACK]
     means = part.groupby(["arm", "k", "generator"])["test_miou_pooled"].mean()
     used = part.groupby("k")["n_micrographs"].mean()
     columns = ["arm", "k", "micrographs", *(name + end for name in _LABELS for end in ("", "_low", "_high"))]
-    columns += ["confidence", "generators", "over", "at_least", "at_most"]
+    columns += ["confidence", "generators", "over"]
     if REAL not in means.index or means[REAL].index.get_level_values("k").nunique() < 2:
         return pd.DataFrame(columns=columns)
     alone = means[REAL].unstack("k").rename(columns=used).sort_index(axis=1).dropna()  # (generators, budgets)
     rows = []
-    for (arm, k), values in means.drop(REAL).groupby(level=["arm", "k"]):
+    helped = means.drop(REAL)
+    for (arm, k), values in helped[helped.index.get_level_values("k") > 0].groupby(level=["arm", "k"]):
         shared = alone.index.intersection(values.index.get_level_values("generator"))
         if len(shared) > 1:
             ours = values.droplevel(["arm", "k"])[shared].to_numpy()
@@ -228,7 +230,7 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     for end in ("", "_low", "_high"):
         table[f"replaced{end}"] = table[f"worth{end}"] - table["micrographs"]
         table[f"hours_saved{end}"] = hours * table[f"replaced{end}"]
-    return table[columns].sort_values(["k", "arm"], key=lambda c: c.replace(0, 10**6) if c.name == "k" else c)
+    return table[columns].sort_values(["k", "arm"], ignore_index=True)
 
 
 _LABELS = ("worth", "replaced", "hours_saved")
@@ -238,9 +240,9 @@ def _worth(ours: np.ndarray, alone: pd.DataFrame) -> dict:
     budgets, rng = alone.columns.to_numpy(float), stream(0, "bootstrap", "worth")
     found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng)
     worth, low, high = (float(number.item()) for number in found)
-    ends = {"at_least": high >= 0.999 * budgets[-1], "at_most": low <= 1.001 * budgets[0]}
+    low, high = 0.0 if low <= 1.001 * budgets[0] else low, np.inf if high >= 0.999 * budgets[-1] else high
     row = {"worth": worth, "worth_low": low, "worth_high": high, "confidence": 0.95}
-    return {**row, "generators": len(ours), "over": GENERATORS, **ends}
+    return {**row, "generators": len(ours), "over": GENERATORS}
 
 
 # Are the pairs any good?
@@ -441,7 +443,7 @@ def _labels(runs: pd.DataFrame, images: pd.DataFrame, hours: float) -> dict:
     best = plain.loc[plain.loc[helps if helps.any() else helps.index, "replaced"].idxmax()]
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
     why += f"; {helps.sum()} of {len(plain)} arms gain mean IoU at their own k, which decides"
-    why += "; as many as there are, or more" if best["at_least"] else ""
+    why += "; no upper end: as many as there are, or more" if np.isinf(best["replaced_high"]) else ""
     return judged_statement(ours_of(best, "replaced", n="generators"), helps.any(), why)
 
 
