@@ -79,6 +79,7 @@ def test_pairs_like_the_real_ones_pass():
         1, abs=0.25
     )
     assert 0.2 < row["pairs_auc_mask"] < 0.8
+    assert row["pairs_auc_mask_low"] <= row["pairs_auc_mask"] <= row["pairs_auc_mask_high"]
 
 
 def test_coarser_pairs_are_told():
