@@ -304,7 +304,9 @@ def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
-_COSTS = ("vq_seconds", "prior_seconds", "sample_seconds")
+_COSTS = tuple(
+    f"{name}_{time}" for name in ("vq", "prior", "sample", "judge") for time in ("seconds", "process_seconds")
+)
 _TOLD = tuple(f"pairs_{name.replace(' ', '_')}" for name in (*QUANTITIES, "auc", "consistency", "compared"))
 
 
@@ -371,7 +373,9 @@ _COPIED = (
 
 
 def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
-    """Look for copies among the pairs of every generator of a sweep, once; a sweep calls this when it has ended.
+    """Look for copies among the pairs of every generator of a sweep; a sweep calls this when it has ended.
+
+    A generator is looked at once, and again where it was trained anew since.
 
     Parameters
     ----------
@@ -379,13 +383,16 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
         As for `adaptation_report.collect`; the table is ``joint_copies.csv``.
     """
     table = Path(folder or tables_dir()) / COPIES_TABLE
-    known = set(map(tuple, stored_rows(COPIES_TABLE, profile, _OF_GENERATOR, folder)[_OF_GENERATOR].to_numpy()))
-    done = [read_json(path) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
+    rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, "trained_at"), folder)
+    known = dict(zip(map(tuple, rows[_OF_GENERATOR].to_numpy()), rows["trained_at"], strict=True))
+    paths = sorted(Path(sweep).glob("runs/*/done.json"), key=lambda path: path.stat().st_mtime)  # the latest counts
+    done = [read_json(path) for path in paths]
     made = {
         tuple(row[name] for name in _OF_GENERATOR): row for row in done if row["recipe"] and row["profile"] == profile
     }
     for names, row in made.items():
-        if names not in known:
+        # Older rows do not say when their generator was trained.
+        if names not in known or row.get("generator_trained_at", known[names]) != known[names]:
             found = joint.copies(json.loads(row["configuration"]), int(row["seed"]), profile)
             origin = provenance(profile=profile, seed=int(row["seed"]), device=row["device"])
             merge_rows(table, pd.DataFrame([{**found, **origin}]), ("profile", *_OF_GENERATOR))

@@ -203,6 +203,7 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     def copies(configuration, seed, profile):
         asked.append((configuration["k"], seed))
         names = {"pack": "uhcs", "k": configuration["k"], "recipe": "plain", "generator": (seed - 1) // 3}
+        names["trained_at"] = "a" if len(asked) < 4 else "b"
         medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median"), 1.0)
         lowest = {"generated_lowest": 1 / seed, "vq_perplexity": 10.0 * seed}
         return {**names, **medians, **lowest, "closer": 0.1 * seed, "copies": seed, "n_generated": 16}
@@ -224,6 +225,14 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
     collect("quick", tmp_path, tmp_path / "none")
     assert len(asked) == 3
+    again = row | {"seed": 1, "k": 1, "recipe": "plain", "configuration": json.dumps({"k": 1})}
+    for commit in "ab":  # the generator as known, and trained anew
+        write_json(tmp_path / "runs" / "9" / "done.json", {**again, "generator_trained_at": commit})
+        for _ in range(2):
+            collect("study", tmp_path, tmp_path)
+    assert asked[3:] == [(1, 1)] and copying("study", tmp_path)["generators"].tolist() == [1, 2], (
+        "in the place of its row"
+    )
 
 
 def compared(*means):
