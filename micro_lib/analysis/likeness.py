@@ -23,7 +23,7 @@ from micro_lib.analysis.phases import (
     REACH_PX,
     Pair,
     check_sets,
-    chords,
+    intercepts,
     particles,
     percentiles,
     phase_fractions,
@@ -186,8 +186,8 @@ def two_sample_test(
     real, generated, classes, rng, specimens, level, n_boot
         As `compare_sets`; two specimens and two generated pairs or more.
     features : {"mask", "image", "both"}
-        ``"mask"``: fractions, sizes, densities, chords, two-point correlations; ``"image"``: spectrum and distribution
-        of the standardised image; ``"both"``: these, and mean and spread of the grey of each class in it.
+        ``"mask"``: fractions, sizes, densities, boundaries, two-point correlations; ``"image"``: spectrum and
+        distribution of the standardised image; ``"both"``: these, and mean and spread of the grey of each class in it.
 
     Returns
     -------
@@ -263,7 +263,7 @@ def _mask_features(mask: NDArray, n_classes: int) -> list[float]:
     lags = [lag for lag in (1, 2, 4, 8, 16, 32) if lag <= reach_px]
     for i in range(n_classes):
         whole = particles(mask, i)
-        features += [whole.mean, whole.weights.sum(), chords(mask, i).mean, *two_point(mask, i, reach_px)[lags]]
+        features += [whole.mean, whole.weights.sum(), intercepts(mask, i).count, *two_point(mask, i, reach_px)[lags]]
     return features
 
 

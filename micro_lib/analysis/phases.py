@@ -110,28 +110,37 @@ def particles(mask: ArrayLike, class_id: int) -> Weighted:
     return Weighted(np.sqrt(4 / np.pi * area[whole]), 1 / places[whole])
 
 
-def chords(mask: ArrayLike, class_id: int) -> Weighted:
-    """Return the lengths of the runs of a class along all rows and columns that the border does not cut.
+class Intercepts(NamedTuple):
+    """What test lines along all rows and columns meet of a class, from the first to the last pixel of each line."""
+
+    length_px: float  # of the lines that lies in the class
+    count: float  # of runs of the class: half the boundaries crossed, since a run has two ends
+
+    @property
+    def mean_px(self) -> float:
+        """Mean intercept, NaN without a boundary."""
+        return float(ratio(np.float64(self.length_px), np.float64(self.count)))
+
+
+def intercepts(mask: ArrayLike, class_id: int) -> Intercepts:
+    """Return how long test lines lie in a class and how often they cross its boundary.
+
+    Length over count is the mean lineal intercept of stereology (Underwood 1970, section 2.4). No run is left out for
+    being cut by the border, as it is where lengths of single runs are averaged: that drops the long ones. Summed over
+    windows before they are divided, lengths and counts give what larger windows give.
 
     Parameters
     ----------
     mask : (H, W) integer
         Class ids.
     class_id : int
-
-    Returns
-    -------
-    Weighted
-        Lengths in px, whole numbers from 1; weighted as `particles` are, for the same reason.
     """
-    lengths, weights = [], []
-    for lines in (np.asarray(mask) == class_id, (np.asarray(mask) == class_id).T):
-        edges = np.diff(lines.astype(np.int8), axis=1, prepend=0, append=0)
-        first, last = (np.nonzero(edges == sign)[1] for sign in (1, -1))  # row by row, so they belong together
-        length = (last - first)[(first > 0) & (last < lines.shape[1])]
-        lengths.append(length)
-        weights.append(1 / (lines.shape[1] - length - 1) / lines.shape[0])
-    return Weighted(np.concatenate(lengths).astype(float), np.concatenate(weights))
+    phase, length, crossed = np.asarray(mask) == class_id, 0.0, 0
+    for lines in (phase, phase.T):
+        before, after = lines[:, :-1], lines[:, 1:]
+        length += (np.count_nonzero(before) + np.count_nonzero(after)) / 2  # a step belongs half to either pixel
+        crossed += np.count_nonzero(before != after)
+    return Intercepts(length, crossed / 2)
 
 
 def two_point(mask: ArrayLike, class_id: int, reach_px: int = REACH_PX) -> NDArray[np.float64]:
@@ -206,15 +215,15 @@ def compare_sets(
         the quantity, a variance has its square), ``class``, ``statistic``; ``real``, ``generated`` and ``ratio``
         (generated over real), each followed by its ``_low`` and ``_high``; ``n_real``, ``n_generated`` units drawn.
 
-        The statistics ``mean`` and ``variance`` are over whole particles for diameter and over whole runs for chord,
-        both corrected for the border (`particles`, `chords`), over pixels for grey, and over images for fraction,
-        density (particles per area), grey spread (standard deviation of an image) and fine texture (the same of what a
-        blur of 1 px takes away). Variances are those of the set at hand, divided by its number: over n images they are
-        (n - 1) / n of what the material's is expected to be, and less where images share a specimen. So with few real
-        images against many generated ones ``ratio`` is too large, by n / (n - 1) or more. ``distance`` is the
-        Wasserstein distance of two distributions, for ``two-point`` the largest difference of the curves up to
-        `REACH_PX`; there ``real`` is how far resamples of the real set lie from it, by the median and the interval: a
-        generated set within that interval is no further off than chance.
+        The statistics ``mean`` and ``variance`` are over whole particles for diameter, corrected for the border
+        (`particles`), over pixels for grey, and over images for fraction, density (particles per area), grey spread
+        (standard deviation of an image) and fine texture (the same of what a blur of 1 px takes away). ``mean`` of
+        intercept is that of all images together (`intercepts`): the size of a class, whether or not its particles fit
+        into an image, as those that have a diameter do. Variances over n images are divided by n - 1; where images
+        share a specimen they are less than the material's all the same. ``distance`` is the Wasserstein distance of two
+        distributions, for ``two-point`` the largest difference of the curves up to `REACH_PX`; there ``real`` is how
+        far resamples of the real set lie from it, by the median and the interval: a generated set within that interval
+        is no further off than chance.
 
         NaN where nothing can be told: without the class, and intervals without a second unit.
 
@@ -229,10 +238,12 @@ def compare_sets(
     draws = [resample(specimens, rng, n_boot), resample(range(len(generated)), rng, n_boot)]
     rows = []
     for (quantity, name), moments in sets[0].moments.items():
-        both = [moments, sets[1].moments[quantity, name]]
-        for statistic, of in _STATISTICS.items():
-            row = {"quantity": quantity, "unit": _QUANTITIES[quantity].unit, "class": name, "statistic": statistic}
-            rows.append(row | _moment_row(of, both, draws, level))
+        both, (unit, _, each_image) = [moments, sets[1].moments[quantity, name]], _QUANTITIES[quantity]
+        row = {"quantity": quantity, "unit": unit, "class": name}
+        rows.append(row | {"statistic": "mean"} | _moment_row(_mean, both, draws, level))
+        if moments.shape[1] > 2:
+            of = _variance_of_images if each_image else _variance
+            rows.append(row | {"statistic": "variance"} | _moment_row(of, both, draws, level))
     for (quantity, name), curves in sets[0].curves.items():
         both = [curves, sets[1].curves[quantity, name]]
         row = {"quantity": quantity, "unit": _QUANTITIES[quantity].unit, "class": name, "statistic": "distance"}
@@ -269,16 +280,17 @@ def check_sets(real: Sequence[Pair], generated: Sequence[Pair], specimens: Seque
 class _Quantity(NamedTuple):
     unit: str
     bin: float | None = None  # of its histogram, in that unit; None: no distribution is compared
+    each_image: bool = False  # has one value
 
 
 _QUANTITIES = {
-    "fraction": _Quantity("1"),
+    "fraction": _Quantity("1", each_image=True),
+    "intercept": _Quantity("px"),
     "diameter": _Quantity("px", 0.5),
-    "density": _Quantity("1/1e4 px"),
-    "chord": _Quantity("px", 1.0),
+    "density": _Quantity("1/1e4 px", each_image=True),
     "grey": _Quantity("grey level", 1.0),
-    "grey spread": _Quantity("grey level"),
-    "fine texture": _Quantity("grey level"),
+    "grey spread": _Quantity("grey level", each_image=True),
+    "fine texture": _Quantity("grey level", each_image=True),
     "two-point": _Quantity("1"),
 }
 
@@ -286,7 +298,8 @@ _QUANTITIES = {
 class _Measured(NamedTuple):
     """What a set of N images measures, by quantity and class."""
 
-    moments: dict[tuple[str, str], NDArray]  # (N, 3): sums over an image of weight, weight x value, weight x value^2
+    # (N, 3): sums over an image of weight, weight x value, weight x value^2; of intercepts (N, 2): count, length
+    moments: dict[tuple[str, str], NDArray]
     curves: dict[tuple[str, str], NDArray]  # (N, B): histograms of weights, or two-point correlations
 
 
@@ -299,6 +312,8 @@ def _measure(pairs: Sequence[Pair], classes: Sequence[str], reach_px: int) -> _M
         if size := _QUANTITIES[quantity].bin:
             curves[quantity, name] = _histograms(found, size)
     for i, name in enumerate(classes):
+        met = [intercepts(pair.mask, i) for pair in pairs]
+        moments["intercept", name] = np.array([[one.count, one.length_px] for one in met])
         curves["two-point", name] = np.stack([two_point(pair.mask, i, reach_px) for pair in pairs])
     return _Measured(moments, curves)
 
@@ -313,7 +328,6 @@ def _quantities(pair: Pair, classes: Sequence[str]) -> dict[tuple[str, str], Wei
         found["fraction", name] = _one(fractions[i])
         found["diameter", name] = whole = particles(pair.mask, i)
         found["density", name] = _one(1e4 * whole.weights.sum())
-        found["chord", name] = chords(pair.mask, i)
         found["grey", name] = _greys(pair.image[np.asarray(pair.mask) == i])
     return found
 
@@ -365,7 +379,7 @@ def resample(units: Sequence, rng: np.random.Generator, n_boot: int) -> Draws:
 
 
 def _mean(moments: NDArray, times: NDArray) -> NDArray[np.float64]:
-    weight, total, _ = (times @ moments).T
+    weight, total = (times @ moments[:, :2]).T
     return ratio(total, weight)
 
 
@@ -376,7 +390,9 @@ def _variance(moments: NDArray, times: NDArray) -> NDArray[np.float64]:
     return np.where(variance < 1e-12 * mean**2, 0.0, variance)  # equal values, but for rounding
 
 
-_STATISTICS = {"mean": _mean, "variance": _variance}
+def _variance_of_images(moments: NDArray, times: NDArray) -> NDArray[np.float64]:
+    n = times.sum(1)
+    return _variance(moments, times) * ratio(n, n - 1)
 
 
 def _moment_row(of: Callable, both: Sequence[NDArray], draws: Sequence[Draws], level: float) -> dict[str, float]:

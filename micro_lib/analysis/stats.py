@@ -139,7 +139,9 @@ def bootstrap_interval(
     level: float = 0.95,
     n_boot: int = N_BOOT,
 ) -> Interval:
-    """Return ``statistic(x)`` of independent runs with its percentile bootstrap interval, by `scipy.stats.bootstrap`.
+    """Return ``statistic(x)`` of independent runs with an expanded percentile interval, by `scipy.stats.bootstrap`.
+
+    Tails are those of `expanded_tail`.
 
     Parameters
     ----------
@@ -159,12 +161,12 @@ def bootstrap_interval(
         As `t_interval`.
     """
     x = _sample(x)
+    tail = expanded_tail(level, len(x))
     # Percentile, not BCa: BCa divides by zero when all values are equal, and few runs often are.
-    result = stats.bootstrap(
-        (x,), statistic, confidence_level=_level(level), n_resamples=n_boot, method="percentile", rng=rng
-    ).confidence_interval
+    resampled = stats.bootstrap((x,), statistic, n_resamples=n_boot, method="percentile", rng=rng)
+    low, high = np.quantile(resampled.bootstrap_distribution, [tail, 1 - tail])
     name = f"bootstrap of {statistic.__name__}"
-    return Interval(float(statistic(x, axis=0)), float(result.low), float(result.high), len(x), len(x), level, name)
+    return Interval(float(statistic(x, axis=0)), float(low), float(high), len(x), len(x), level, name)
 
 
 def cluster_bootstrap(
@@ -329,7 +331,10 @@ def label_equivalent(scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike) ->
 def bootstrap_label_equivalent(
     scores: ArrayLike, alone: ArrayLike, budgets: ArrayLike, *, rng: np.random.Generator, n_boot: int = 2000
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return `label_equivalent` of mean scores with 95 % percentile intervals from drawing paired units anew.
+    """Return `label_equivalent` of mean scores with 95 % expanded percentile intervals from drawing paired units anew.
+
+    Tails are those of `expanded_tail`: of fewer than 6 units the intervals end at the lowest and the highest, and are
+    too narrow for 95 % all the same.
 
     Parameters
     ----------
@@ -357,5 +362,6 @@ def bootstrap_label_equivalent(
         raise ValueError(f"scores and alone need the same units, 2 or more, as rows: {scores.shape} and {alone.shape}")
     drawn = rng.integers(len(scores), size=(n_boot, len(scores)))
     sampled = [label_equivalent(scores[units].mean(0), alone[units].mean(0), budgets) for units in drawn]
-    low, high = np.quantile(sampled, [0.025, 0.975], axis=0)
+    tail = expanded_tail(0.95, len(scores))
+    low, high = np.quantile(sampled, [tail, 1 - tail], axis=0)
     return label_equivalent(scores.mean(0), alone.mean(0), budgets), low, high

@@ -341,7 +341,7 @@ def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
     value : float
         The number; NaN gives ``"-"``.
     low, high : float
-        Ends of its interval, NaN where there is none.
+        Ends of its interval, NaN where there is none, infinite where it is open.
 
     Returns
     -------
@@ -350,7 +350,7 @@ def rounded(value: float, low: float = math.nan, high: float = math.nan) -> str:
     """
     if math.isnan(value):
         return "-"
-    half_width = (high - low) / 2
+    half_width = (high - low) / 2 if math.isfinite(high - low) else min(value - low, high - value)
     wide = half_width > 1e-9 * abs(value)  # else equal numbers, but for their last bits
     scale, digits = (half_width, 2) if wide else (abs(value), 3)
     if not 0 < scale < math.inf:

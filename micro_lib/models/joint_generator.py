@@ -101,7 +101,7 @@ class JointGenerator(nn.Module):
     ) -> list[Labelled]:
         """Draw pairs of micrograph and mask.
 
-        Codes are drawn in float32: bfloat16 would save a fifth of the time, but other processors would draw others.
+        Codes are drawn in float32: in bfloat16 other processors would draw others.
 
         Parameters
         ----------

@@ -88,31 +88,26 @@ def ratios(ax: Axes, table: pd.DataFrame) -> None:
     ax.legend()
 
 
-def distributions(axes: np.ndarray, sets: dict[str, Sequence[Labelled]], class_map: ClassMap) -> None:
-    """Draw how long runs of each class are, and how its pixels hang together, a line a set.
+def correlations(axes: Sequence[Axes], sets: dict[str, Sequence[Labelled]], class_map: ClassMap) -> None:
+    """Draw how the pixels of each class hang together, a line a set, with its mean intercept.
 
     Parameters
     ----------
-    axes : (2, C) array of matplotlib.axes.Axes
-        A column a class: above the cumulated distribution of `phases.chords`, below the mean of `phases.two_point`.
+    axes : C of matplotlib.axes.Axes
+        One a class: the mean of `phases.two_point`, whose fall from distance 0 is the steeper, the finer the class.
     sets : dict of str to sequence of Labelled
         Name of each set and its pairs, all of one size.
     class_map : ClassMap
         Of the masks.
     """
-    for i, (name, (above, below)) in enumerate(zip(class_map.classes, axes.T, strict=True)):
+    for i, (name, ax) in enumerate(zip(class_map.classes, axes, strict=True)):
         for (label, pairs), style in zip(sets.items(), ("-", "--"), strict=True):
-            runs = [phases.chords(pair.mask, i) for pair in pairs]
-            lengths, weights = (np.concatenate(part) for part in zip(*runs, strict=True))
-            order = lengths.argsort()
-            shares = weights[order].cumsum() / weights.sum()
-            above.step(lengths[order], shares, style, where="post", label=f"{label}: {len(lengths)} runs")
-            below.plot(np.mean([phases.two_point(pair.mask, i) for pair in pairs], axis=0), style, label=label)
-        above.set(title=name, xlabel="chord, px", ylim=(0, 1))
-        below.set(xlabel="distance, px", ylim=(0, None))
-        above.legend()
-    axes[0, 0].set_ylabel("share of chords")
-    axes[1, 0].set_ylabel("two-point correlation")
+            length, count = np.sum([phases.intercepts(pair.mask, i) for pair in pairs], axis=0)
+            label = f"{label}: {phases.Intercepts(length, count).mean_px:.1f} px"
+            ax.plot(np.mean([phases.two_point(pair.mask, i) for pair in pairs], axis=0), style, label=label)
+        ax.set(title=name, xlabel="distance, px", ylim=(0, None))
+        ax.legend(title="mean intercept")
+    axes[0].set_ylabel("two-point correlation")
 
 
 def label_budget(ax: Axes, curve: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from micro_lib.analysis.metrics import mean_iou, present_class_miou, stacked
 from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap
-from micro_lib.application.published import Cell, answering, cells, judged_statement, ours_of
+from micro_lib.application.published import Cell, answering, cell, cells, judged_gain, judged_statement, ours_of
 from micro_lib.application.tables import (
     NOT_RUN,
     claim_rows,
@@ -24,11 +24,12 @@ from micro_lib.core.runs import merge_rows, provenance, read_json
 from micro_lib.core.seeds import stream
 from micro_lib.training import joint
 from micro_lib.training.generative import COLLAPSED
+from micro_lib.training.pair_quality import QUANTITIES
 
 MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
 REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
-JUDGED = ("fraction", "chord")  # quantities whose means sampled pairs have to meet: phases and their sizes
+JUDGED = ("fraction", "intercept")  # quantities whose means sampled pairs have to meet: phases and their sizes
 FIT = 0.9  # share of the agreement on unseen real windows that sampled masks have to reach
 
 
@@ -190,8 +191,9 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     """Return how many labelled micrographs of `PACK` the pairs of each arm replace, and the hours that saves.
 
     Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
-    `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: `at_least` says that the number, or
-    an end of its interval, is that of all micrographs, `at_most` that it is the smallest.
+    `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: an interval that reaches all
+    micrographs has no upper end (inf), one that reaches the smallest budget begins at none. Arms of all micrographs
+    are left out, since there are no more to be worth.
 
     Parameters
     ----------
@@ -204,20 +206,21 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     -------
     pandas.DataFrame
         arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
-        (resampling generators: confidence, over; of a handful they are narrower than they say), replaced (worth less
-        those used; with _low and _high), hours_saved with _low and _high, generators, at_least, at_most. Empty with
-        fewer than two budgets or generators.
+        (resampling generators: confidence, over; of fewer than 6 they are narrower than they say), replaced (worth less
+        those used; with _low and _high), hours_saved with _low and _high, generators. Empty with fewer than two budgets
+        or generators.
     """
     part = runs[runs["pack"] == PACK]
     means = part.groupby(["arm", "k", "generator"])["test_miou_pooled"].mean()
     used = part.groupby("k")["n_micrographs"].mean()
     columns = ["arm", "k", "micrographs", *(name + end for name in _LABELS for end in ("", "_low", "_high"))]
-    columns += ["confidence", "generators", "over", "at_least", "at_most"]
+    columns += ["confidence", "generators", "over"]
     if REAL not in means.index or means[REAL].index.get_level_values("k").nunique() < 2:
         return pd.DataFrame(columns=columns)
     alone = means[REAL].unstack("k").rename(columns=used).sort_index(axis=1).dropna()  # (generators, budgets)
     rows = []
-    for (arm, k), values in means.drop(REAL).groupby(level=["arm", "k"]):
+    helped = means.drop(REAL)
+    for (arm, k), values in helped[helped.index.get_level_values("k") > 0].groupby(level=["arm", "k"]):
         shared = alone.index.intersection(values.index.get_level_values("generator"))
         if len(shared) > 1:
             ours = values.droplevel(["arm", "k"])[shared].to_numpy()
@@ -228,7 +231,7 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     for end in ("", "_low", "_high"):
         table[f"replaced{end}"] = table[f"worth{end}"] - table["micrographs"]
         table[f"hours_saved{end}"] = hours * table[f"replaced{end}"]
-    return table[columns].sort_values(["k", "arm"], key=lambda c: c.replace(0, 10**6) if c.name == "k" else c)
+    return table[columns].sort_values(["k", "arm"], ignore_index=True)
 
 
 _LABELS = ("worth", "replaced", "hours_saved")
@@ -238,16 +241,48 @@ def _worth(ours: np.ndarray, alone: pd.DataFrame) -> dict:
     budgets, rng = alone.columns.to_numpy(float), stream(0, "bootstrap", "worth")
     found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng)
     worth, low, high = (float(number.item()) for number in found)
-    ends = {"at_least": high >= 0.999 * budgets[-1], "at_most": low <= 1.001 * budgets[0]}
+    low, high = 0.0 if low <= 1.001 * budgets[0] else low, np.inf if high >= 0.999 * budgets[-1] else high
     row = {"worth": worth, "worth_low": low, "worth_high": high, "confidence": 0.95}
-    return {**row, "generators": len(ours), "over": GENERATORS, **ends}
+    return {**row, "generators": len(ours), "over": GENERATORS}
+
+
+# The customised metric, window by window
+
+
+def per_window(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return both mean IoUs averaged over windows, some of which lack a class, and their difference.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`; runs from before windows were scored count as missing.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, arm, n (runs that have them) of n_runs, generators; the means over generators miou and
+        present_class_miou, and difference (the latter less the former) with its 95 % t interval over generators
+        (confidence, over). An arm without any has n 0 and nothing else.
+    """
+    scores, rows = [f"test_{name}_per_window" for name in ("miou", "present_class_miou")], []
+    for names, part in runs.groupby(NAMES, sort=False):
+        each = part.dropna(subset=scores).groupby("generator")[scores].mean()
+        row = dict(zip(NAMES, names, strict=True)) | {"n": int(part[scores].notna().all(axis=1).sum())}
+        row |= {"n_runs": len(part), "generators": len(each)}
+        if len(each):
+            row |= dict(zip(("miou", "present_class_miou"), each.mean(), strict=True))
+            row |= mean_fields(each[scores[1]] - each[scores[0]], "difference", GENERATORS)
+        rows.append(row)
+    return pd.DataFrame(rows).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
 # Are the pairs any good?
 
 
 def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return how sampled pairs compare with real ones, the mean over generators of each recipe and k.
+    """Return how sampled pairs compare with real ones, the median over generators of each recipe and k.
+
+    Not the mean: a ratio to what real windows hardly hold may be of any size.
 
     Parameters
     ----------
@@ -257,21 +292,22 @@ def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        pack, k, recipe, generators, and the columns of `pair_quality.judged` that are known, with vq_seconds,
-        prior_seconds and sample_seconds.
+        A row a measure that a generator has: pack, k, recipe, measure (of `pair_quality.judged`, or what the generator
+        cost), value (median) with value_low and value_high (lowest and highest), n (generators that have it).
     """
     made = runs[runs["n_pairs"] > 0].drop_duplicates(["pack", "k", "recipe", "generator"])
-    if made.empty:
-        return pd.DataFrame(columns=["pack", "k", "recipe", "generators"])
-    told = [name for name in made if name.startswith("pairs_") or name in _COSTS]
-    grouped = made.groupby(["pack", "k", "recipe"], sort=False)
-    table = grouped[told].mean().dropna(axis=1, how="all")
-    table.insert(0, "generators", grouped.size())
-    return table.reset_index().sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
+    told = [name for name in made if name.startswith((*_TOLD, *_COSTS)) and not name.endswith(("_low", "_high"))]
+    long = made.melt(["pack", "k", "recipe"], told, "measure").dropna(subset="value")
+    grouped = long.groupby(["pack", "k", "recipe", "measure"], sort=False)["value"]
+    table = grouped.agg(value="median", value_low="min", value_high="max", n="count").reset_index()
+    return table.sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
 COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
-_COSTS = ("vq_seconds", "prior_seconds", "sample_seconds")
+_COSTS = tuple(
+    f"{name}_{time}" for name in ("vq", "prior", "sample", "judge") for time in ("seconds", "process_seconds")
+)
+_TOLD = tuple(f"pairs_{name.replace(' ', '_')}" for name in (*QUANTITIES, "auc", "consistency", "compared"))
 
 
 def criteria(
@@ -337,7 +373,9 @@ _COPIED = (
 
 
 def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
-    """Look for copies among the pairs of every generator of a sweep, once; a sweep calls this when it has ended.
+    """Look for copies among the pairs of every generator of a sweep; a sweep calls this when it has ended.
+
+    A generator is looked at once, and again where it was trained anew since.
 
     Parameters
     ----------
@@ -345,13 +383,16 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
         As for `adaptation_report.collect`; the table is ``joint_copies.csv``.
     """
     table = Path(folder or tables_dir()) / COPIES_TABLE
-    known = set(map(tuple, stored_rows(COPIES_TABLE, profile, _OF_GENERATOR, folder)[_OF_GENERATOR].to_numpy()))
-    done = [read_json(path) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
+    rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, "trained_at"), folder)
+    known = dict(zip(map(tuple, rows[_OF_GENERATOR].to_numpy()), rows["trained_at"], strict=True))
+    paths = sorted(Path(sweep).glob("runs/*/done.json"), key=lambda path: path.stat().st_mtime)  # the latest counts
+    done = [read_json(path) for path in paths]
     made = {
         tuple(row[name] for name in _OF_GENERATOR): row for row in done if row["recipe"] and row["profile"] == profile
     }
     for names, row in made.items():
-        if names not in known:
+        # Older rows do not say when their generator was trained.
+        if names not in known or row.get("generator_trained_at", known[names]) != known[names]:
             found = joint.copies(json.loads(row["configuration"]), int(row["seed"]), profile)
             origin = provenance(profile=profile, seed=int(row["seed"]), device=row["device"])
             merge_rows(table, pd.DataFrame([{**found, **origin}]), ("profile", *_OF_GENERATOR))
@@ -361,7 +402,7 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
 
 
 def claims(runs: pd.DataFrame, images: pd.DataFrame, *, hours: float, profile: str) -> pd.DataFrame:
-    """Judge what the abstract of Volman Stern et al. 2024 says, and the coarsening of Noguchi & Inoue 2021.
+    """Judge what the abstract of Volman Stern et al. 2024 says, and what Noguchi & Inoue 2021 found of sampled images.
 
     The abstract gives no number, so ours stand beside its words.
 
@@ -381,10 +422,9 @@ def claims(runs: pd.DataFrame, images: pd.DataFrame, *, hours: float, profile: s
     """
     judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
     ours = judged[judged["pack"] == PACK]
-    stated = [*_STATED, _coarsening()]
-    found = (
-        [_help(ours, images), _labels(ours, images, hours), _coarser(ours)] if len(ours) else [_TOO_FEW] * len(stated)
-    )
+    stated, found = [*_STATED, _coarsening(), _uniformity()], [_TOO_FEW] * 4
+    if len(ours):
+        found = [_help(ours, images), _labels(ours, images, hours), _coarser(ours), _uniform(ours)]
     rows = [{**claim, **verdict} for claim, verdict in zip(stated, found, strict=True)]
     return claim_rows(rows, profile=profile, notebook="08_joint_segmentation", runs=ours)
 
@@ -403,7 +443,10 @@ _TOO_FEW = {"verdict": NOT_RUN, "why": "needs two or more generators of the plai
 
 def _steel() -> tuple[Cell, ...]:
     """Return how much coarser sampled images of steel were, at four cooling rates: the same models on images alone."""
-    return tuple(one for one in cells() if one.paper == "Noguchi 2021")
+    return tuple(one for one in cells() if one.paper == _STEEL and one.quantity == "mean grain size gained")
+
+
+_STEEL = "Noguchi 2021"
 
 
 def _coarsening() -> dict:
@@ -411,6 +454,16 @@ def _coarsening() -> dict:
     printed = f"{min(sizes):+.0%} to {max(sizes):+.0%} grain size"
     claim = "images sampled from VQ-VAE and PixelCNN are coarser than real ones"
     return {**answering(*_steel()), "published": printed, "claim": claim}
+
+
+def _varied() -> Cell:
+    """Return how much less the phase fraction of their sampled images varied, at one cooling rate."""
+    return cell(_STEEL, "notebooks of the repository", "cooling rate 4 of 4", "variance of phase fraction gained")
+
+
+def _uniformity() -> dict:
+    claim = "phase fractions of images sampled from VQ-VAE and PixelCNN vary less than those of real ones"
+    return {**answering(_varied()), "published": f"{_varied().number:+.0%} variance", "claim": claim}
 
 
 def _plain_gains(runs: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
@@ -426,7 +479,9 @@ def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
         return _TOO_FEW
     helps = plain["helps"]
     best = plain.loc[plain.loc[helps if helps.any() else helps.index, "difference"].idxmax()]
-    why = f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
+    reach = best["difference_high"]
+    why = "" if helps.any() or reach <= 0 else f"our interval is too wide to tell, it holds gains up to {reach:.3f}; "
+    why += f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
     why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; "
     why += f"{helps.sum()} better, their p corrected for {len(plain)} arms (Holm)"
     return judged_statement(ours_of(best, "difference", n="generators"), helps.any(), why)
@@ -441,18 +496,44 @@ def _labels(runs: pd.DataFrame, images: pd.DataFrame, hours: float) -> dict:
     best = plain.loc[plain.loc[helps if helps.any() else helps.index, "replaced"].idxmax()]
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
     why += f"; {helps.sum()} of {len(plain)} arms gain mean IoU at their own k, which decides"
-    why += "; as many as there are, or more" if best["at_least"] else ""
+    why += "; no upper end: as many as there are, or more" if np.isinf(best["replaced_high"]) else ""
     return judged_statement(ours_of(best, "replaced", n="generators"), helps.any(), why)
 
 
 def _coarser(runs: pd.DataFrame) -> dict:
-    made = runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
+    made = _of_all(runs)
     if len(made) < 2:
         return _TOO_FEW
-    change = mean_fields(made["pairs_chord_1"].to_numpy(float) - 1, "change", GENERATORS)
-    ours, sizes = ours_of({**change, "n": len(made)}, "change"), [one.number for one in _steel()]
+    ratios = made.reindex(columns=["pairs_intercept_1"])["pairs_intercept_1"].dropna()
+    if len(ratios) < 2:
+        return {"verdict": NOT_RUN, "why": _NO_INTERCEPTS}
+    ours, sizes = _change(ratios), [one.number for one in _steel()]
     close = ours["low"] <= max(sizes) and ours["high"] >= min(sizes)
     verdict = "not reproduced" if ours["low"] <= 0 else "reproduced" if close else "direction reproduced"
-    # Particles that grow beyond a window would drop out of a mean diameter, and chords do so less often.
-    why = "another material: mean chord of secondary gamma prime, all micrographs of the training spots"
+    why = "another material: mean intercept of secondary gamma prime, all micrographs of the training spots"
     return {**ours, "kind": "effect", "verdict": verdict, "why": why}
+
+
+_NO_INTERCEPTS = (
+    "no mean intercepts of these pairs are stored: only runs that fit into 128 px, which the long ones do not"
+)
+
+
+def _uniform(runs: pd.DataFrame) -> dict:
+    made = _of_all(runs)
+    if len(made) < 2:
+        return _TOO_FEW
+    why = "another material: secondary gamma prime in windows of 128 px, all micrographs of the training spots"
+    return judged_gain(_change(made["pairs_fraction_1_variance"]), _varied().number, why)
+
+
+def _of_all(runs: pd.DataFrame) -> pd.DataFrame:
+    """Generators of the plain recipe that have learned from all micrographs."""
+    return runs[(runs["recipe"] == "plain") & (runs["k"] == 0)].drop_duplicates("generator")
+
+
+def _change(ratios: pd.Series) -> dict:
+    """Geometric mean of ratios over generators less 1, with its interval, as fields of a claim."""
+    fields = mean_fields(np.log(ratios.to_numpy(float)), "change", GENERATORS)
+    fields |= {name: float(np.expm1(fields[name])) for name in ("change", "change_low", "change_high")}
+    return ours_of({**fields, "n": len(ratios)}, "change")

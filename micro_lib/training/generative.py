@@ -27,7 +27,8 @@ from micro_lib.training.supervised import ONE_CYCLE, BFloat16, go_on, quiet, unv
 KERNEL_PX = 31  # side of the kernel that texture is made with
 TEXTURE_CROPS = 64  # that texture is measured on
 COLLAPSED = 0.05  # a perplexity below this share of the codes is a collapsed codebook
-HISTORY = ("stage", "epoch", "steps", "loss", "image_loss", "mask_loss", "commitment", "usage", "perplexity", "seconds")
+_PARTS = ("image_loss", "mask_loss", "commitment", "usage", "perplexity")
+HISTORY = ("stage", "epoch", "steps", "loss", *_PARTS, "seconds", "process_seconds")
 
 
 def train(
@@ -69,7 +70,7 @@ def train(
     -------
     pandas.DataFrame
         One row an epoch, columns `HISTORY`: loss (of the prior: nats a code), its parts and the use of the codebook
-        over the epoch (of the VQ-VAE), seconds.
+        over the epoch (of the VQ-VAE), seconds and process_seconds (see `micro_lib.core.progress.Stopwatch`).
 
     Raises
     ------

@@ -4,7 +4,6 @@ After Volman Stern et al. 2024, whose full text could not be had: the workflow o
 """
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from micro_lib.analysis.metrics import as_columns, confusion, mean_iou, present_
 from micro_lib.analysis.phases import cut
 from micro_lib.core.checks import number, one_of
 from micro_lib.core.profiles import Stage, settings
-from micro_lib.core.progress import progress
+from micro_lib.core.progress import Stopwatch, progress
 from micro_lib.core.runs import commit, write_table
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.packs import Pack, pack
@@ -125,10 +124,10 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     -------
     dict
         Flat: the configuration in full; fold, generator, unet, test_specimens; n_micrographs, n_pairs (trained on),
-        sampled_share (of the tiles); steps, train_seconds, ms_per_step, training_loss; vq_seconds, prior_seconds,
-        sample_seconds, and what `judged` tells of the pairs (missing without pairs); for ``test`` and ``other`` the
-        values of `metrics.summary` as <part>_<score>, classes by id, and both mean IoUs per window; generated
-        (micrographs are stand-ins), trained_at (commit), device.
+        sampled_share (of the tiles); steps, train_seconds and train_process_seconds, ms_per_step, training_loss; what
+        `generator_costs` and `judged` tell of generator and pairs, with sample_seconds and sample_process_seconds
+        (missing without pairs); for ``test`` and ``other`` the values of `metrics.summary` as <part>_<score>, classes
+        by id, and both mean IoUs per window; generated (micrographs are stand-ins), trained_at (commit), device.
 
     Raises
     ------
@@ -315,12 +314,23 @@ def generator(setting: Setting) -> tuple[JointGenerator, pd.DataFrame]:
 
 
 def generator_costs(setting: Setting) -> dict:
-    """Return the seconds that the two networks of a generator were trained for."""
-    history = _history(_generator(setting))
-    return {
-        f"{name}_seconds": float(history.loc[history["stage"] == stage, "seconds"].sum())
-        for name, stage in (("vq", "vqvae"), ("prior", "prior"))
-    }
+    """Return what the generator of a run and the choice of its pairs cost, and the commit it was trained at.
+
+    Returns
+    -------
+    dict
+        vq_seconds, prior_seconds (training), judge_seconds (training the U-Net that pairs are chosen by; 0 where none
+        is), each also as <name>_process_seconds, see `micro_lib.core.progress.Stopwatch`; generator_trained_at.
+    """
+    made = _generator(setting)
+    spent = _history(made).groupby("stage")[list(_TIMES)].sum()
+    judge = real_segmenter(setting)[1] if setting.recipe.drawn > 1 else {}
+    costs = {f"{name}_{time}": float(spent.loc[stage, time]) for name, stage in _STAGES for time in _TIMES}
+    costs |= {f"judge_{time}": judge.get(f"train_{time}", 0.0) for time in _TIMES}
+    return costs | {"generator_trained_at": made.facts["card"]["training"]["commit"]}
+
+
+_STAGES, _TIMES = (("vq", "vqvae"), ("prior", "prior")), ("seconds", "process_seconds")
 
 
 def _history(made: Made) -> pd.DataFrame:
@@ -383,9 +393,9 @@ def sampled(setting: Setting) -> Pairs:
 
     def make() -> Made:
         network = generator(setting)[0]  # its training counts elsewhere
-        started = time.perf_counter()
+        watch = Stopwatch()
         drawn = network.sample(most * setting.recipe.drawn, seed=stream_seed(setting.generator, "pairs"))
-        facts = {"sample_seconds": time.perf_counter() - started}
+        facts = watch.read("sample_")
         kept, consistent = _kept(setting, drawn, most)
         facts |= {**_judged(setting, kept), "pairs_consistency": consistent}
         states = {name: torch.from_numpy(np.stack([getattr(pair, name) for pair in kept])) for name in Labelled._fields}
@@ -476,7 +486,7 @@ def train_unet(setting: Setting, pairs: Sequence[Labelled]) -> tuple[Segmenter, 
     Returns
     -------
     Segmenter, dict
-        And sampled_share, steps, train_seconds, ms_per_step, training_loss.
+        And sampled_share, steps, train_seconds, train_process_seconds, ms_per_step, training_loss.
     """
     plan, seed = setting.plan, stream_seed(setting.seed, "unet")
     tiles, share = union(setting.micrographs, pairs, plan["unet_steps"] * plan["unet_batch"])
@@ -486,11 +496,11 @@ def train_unet(setting: Setting, pairs: Sequence[Labelled]) -> tuple[Segmenter, 
     recipe = Recipe((stage,), plan["unet_batch"], plan["unet_rate"], seed, plan["loss"])
     learn = learner(network, (tiles, setting.micrographs), recipe, stage, setting.device)
     fit = partial(learn.fit_one_cycle, 1, slice(plan["unet_rate"]), **ONE_CYCLE)
-    started = time.perf_counter()
+    watch = Stopwatch()
     with progress(total=plan["unet_steps"], desc="training", unit="step") as bar:
         go_on(learn, fit, Unvalidated(bar, f"the U-Net; lower unet_rate, now {plan['unet_rate']:.2g}"), 0)
-    seconds, loss = time.perf_counter() - started, float(learn.recorder.smooth_loss.value)
-    costs = {"steps": plan["unet_steps"], "train_seconds": seconds, "ms_per_step": 1000 * seconds / plan["unet_steps"]}
+    spent, loss = watch.read("train_"), float(learn.recorder.smooth_loss.value)
+    costs = {"steps": plan["unet_steps"], **spent, "ms_per_step": 1000 * spent["train_seconds"] / plan["unet_steps"]}
     return _segmenter(setting, network), {"sampled_share": share, **costs, "training_loss": loss}
 
 

@@ -13,7 +13,7 @@ from micro_lib.models.joint_generator import JointGenerator, grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
 
 # Quantities of `phases.compare_sets` whose means and variances become columns of a run.
-QUANTITIES = ("fraction", "diameter", "density", "chord", "fine texture", "grey spread")
+QUANTITIES = ("fraction", "intercept", "diameter", "density", "fine texture", "grey spread")
 
 
 def judged(
@@ -45,9 +45,9 @@ def judged(
     -------
     dict
         ``pairs_<quantity>[_<class id>]``: generated over real, of the mean, and with ``_variance`` behind it of the
-        variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``
-        (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as such);
-        ``pairs_compared``.
+        variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``, each with _low
+        and _high (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as
+        such); ``pairs_compared``.
     """
     names, chosen = [str(i) for i in range(n_classes)], pairs[:n_judged]
     real, of = windows(micrographs, specimens, pairs[0].mask.shape[0])
@@ -55,7 +55,7 @@ def judged(
     found = {"pairs_compared": len(chosen), **_ratios(phases.compare_sets(real, chosen, names, **shared))}
     for features in likeness.FEATURES:
         test = likeness.two_sample_test(real, chosen, names, features=features, **shared)
-        found[f"pairs_auc_{features}"] = test.estimate
+        found |= dict(zip([f"pairs_auc_{features}{end}" for end in ("", "_low", "_high")], test, strict=True))
     return found
 
 

@@ -29,7 +29,7 @@ from micro_lib.training.shared import Made, made_once, shared_path
 from micro_lib.training.supervised import BFloat16, go_on, quiet, unvalidated_loaders
 
 DROPOUT = 0.5
-HISTORY = ("round", "steps", "loss", "held_out_loss", "score", "seconds", "best")
+HISTORY = ("round", "steps", "loss", "held_out_loss", "score", "seconds", "process_seconds", "best")
 JUDGED_AT_ONCE = 64  # pictures
 
 
@@ -86,7 +86,7 @@ def pretrained(
     """Return the file of an encoder trained in domain, made once for all runs that ask for the same, and its card.
 
     The card says what decided the training, pictures_sha256 of a task's own pictures among it, and score (see
-    `judged`), seconds, pictures (their number), targets (their names), classes (whether they are).
+    `judged`), seconds, process_seconds, pictures (their number), targets (their names), classes (whether they are).
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def pretrained(
         checkpoint = shared_path("pretraining", key).with_suffix(".pt")
         history = train(network, training, held_out, schedule, seed=seed, checkpoint=checkpoint, device=device)
         best = history[history["best"]].iloc[0]
-        facts = {"score": float(best["score"]), "seconds": float(history["seconds"].sum())}
+        facts = {"score": float(best["score"]), **history[["seconds", "process_seconds"]].sum().to_dict()}
         facts |= {"pictures": len(training.images), "targets": list(training.names), "classes": training.are_classes}
         return Made(network.encoder.state_dict(), facts)
 
@@ -176,7 +176,7 @@ def train(
     -------
     pandas.DataFrame
         One row a round, columns `HISTORY`: loss and held_out_loss (binary cross-entropy), score (see `judged`),
-        seconds of training, best (bool).
+        seconds and process_seconds of training, best (bool).
 
     Raises
     ------

@@ -1,7 +1,6 @@
 """Trainings in rounds of random batches, each of which goes on behind its last finished round."""
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from micro_lib.core.progress import Stopwatch
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.training import checkpoints
 from micro_lib.training.supervised import Unvalidated
@@ -105,7 +105,7 @@ class Rounds(Unvalidated):
         """Point the batches at this round, and the network's own randomness at numbers of its own."""
         self.batches.epoch = self.epoch
         torch.manual_seed(stream_seed(self.batches.seed, self.stage, self.epoch))
-        self.losses, self.started = [], time.perf_counter()
+        self.losses, self.watch = [], Stopwatch()
 
     def where(self) -> str:
         """Return where the training is, and what to do about a loss that is no number there."""
@@ -118,8 +118,7 @@ class Rounds(Unvalidated):
 
     def after_train(self):
         """Write the row of this round and save."""
-        row = {"steps": len(self.losses), "loss": float(np.mean(self.losses))}
-        row["seconds"] = time.perf_counter() - self.started
+        row = {"steps": len(self.losses), "loss": float(np.mean(self.losses)), **self.watch.read()}
         self.run.history.append(row | self.measured())
         self.run.optimizer = self.opt.state_dict()
         self.run.save()

@@ -1,6 +1,6 @@
 """Phases, sizes and arrangement by hand, against other implementations, and by what must follow from a change."""
 
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import cv2
 import numpy as np
@@ -16,10 +16,11 @@ from skimage.measure import label, regionprops
 
 from micro_lib.analysis.phases import (
     REACH_PX,
-    chords,
+    Intercepts,
     compare_sets,
     cut,
     fine_texture,
+    intercepts,
     particles,
     phase_fractions,
     resample,
@@ -61,11 +62,17 @@ def test_particles_by_hand():
     assert len(particles(mask, 2).values) == 0 and np.isnan(particles(mask, 2).mean)
 
 
-def test_chords_by_hand():
-    found = chords(np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]), 1)
-    # Along rows the runs of 2 and of 1; along columns the first one's.
-    assert_array_equal(found.values, [2, 1, 1])
-    assert_allclose(found.weights, [1 / (5 - 2 - 1) / 3, 1 / (5 - 1 - 1) / 3, 1 / (3 - 1 - 1) / 5])
+def test_intercepts_by_hand():
+    found = intercepts(np.array([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 1, 0]]), 1)
+    # Steps along rows: 2.5 + 4 + 1 px in the class, 3 + 0 + 2 boundaries; along columns 1 + 4 * 1.5 px, 2 + 4 * 1.
+    assert found.length_px == 14.5 and found.count == 11 / 2
+    assert found.mean_px == pytest.approx(29 / 11)
+
+
+def test_a_class_without_boundary_has_no_intercept(recwarn):
+    everywhere, nowhere = (intercepts(np.ones((4, 5), int), i) for i in (1, 0))
+    assert everywhere == (4 * 4 + 5 * 3, 0) and nowhere == (0, 0)
+    assert np.isnan([everywhere.mean_px, nowhere.mean_px]).all() and not recwarn.list
 
 
 def test_two_point_by_hand():
@@ -93,13 +100,11 @@ def test_particles_equal_scikit_image(mask):
 
 @given(masks)
 @settings(max_examples=40)
-def test_chords_equal_runs_counted_line_by_line(mask):
-    expected = []
-    for lines in (mask, mask.T):
-        for line in lines:
-            runs = [(value, len(list(run))) for value, run in groupby(line)]
-            expected += [(n, 1 / (len(line) - n - 1) / len(lines)) for value, n in runs[1:-1] if value == 1]
-    assert_allclose(sorted(zip(*chords(mask, 1), strict=True)), sorted(expected))
+def test_intercepts_equal_steps_counted_line_by_line(mask):
+    steps = [step for lines in (mask, mask.T) for line in lines for step in pairwise(line)]
+    found = intercepts(mask, 1)
+    assert found.length_px == sum(list(step).count(1) for step in steps) / 2
+    assert found.count == sum((a == 1) != (b == 1) for a, b in steps) / 2
 
 
 @given(masks, st.integers(0, 8))
@@ -117,15 +122,44 @@ def test_weights_make_up_for_what_the_border_cuts():
     plane = np.zeros((60, 60), np.uint8)
     cv2.circle(plane, (30, 26), 5, 1, -1)
     plane[40, 28:31] = 1
-    whole, runs = particles(plane, 1), chords(plane, 1)
-    windows = [plane[y : y + 17, x : x + 14] for y in range(44) for x in range(47)]
-    for measure, all_ in ((particles, whole), (chords, runs)):
-        found = [measure(window, 1) for window in windows]
-        assert sum(one.weights.sum() for one in found) == pytest.approx(len(all_.values))
-        total = sum((one.weights * one.values).sum() for one in found)
-        assert total == pytest.approx(all_.values.sum())
-        plain = np.concatenate([one.values for one in found])
-        assert plain.mean() < 0.95 * all_.values.mean()  # what leaving out cut ones alone would give
+    whole = particles(plane, 1)
+    found = [particles(plane[y : y + 17, x : x + 14], 1) for y in range(44) for x in range(47)]
+    assert sum(one.weights.sum() for one in found) == pytest.approx(len(whole.values))
+    assert sum((one.weights * one.values).sum() for one in found) == pytest.approx(whole.values.sum())
+    plain = np.concatenate([one.values for one in found])
+    assert plain.mean() < 0.95 * whole.values.mean()  # what leaving out cut ones alone would give
+
+
+def pooled(masks):
+    """Mean intercept of class 1 in all masks together."""
+    return Intercepts(*np.sum([intercepts(mask, 1) for mask in masks], axis=0)).mean_px
+
+
+@pytest.mark.parametrize("side_px", [2, 5, 12, 29])
+def test_windows_of_any_size_have_the_same_mean_intercept(side_px):
+    """A pattern without borders, seen through windows at every place of it."""
+    pattern = blobs(3, side_px=24).mask
+    tiled = np.tile(pattern, (3, 3))
+    windows = [tiled[y : y + side_px, x : x + side_px] for y in range(24) for x in range(24)]
+    runs = sum(np.count_nonzero(pattern != np.roll(pattern, 1, axis)) for axis in (0, 1)) / 2
+    assert pooled(windows) == pytest.approx(2 * np.count_nonzero(pattern) / runs)
+
+
+def test_closing_makes_a_class_coarser_however_small_the_window():
+    """Runs that the border does not cut say the opposite: closing makes long ones, which leave the window."""
+    fine = blobs(0, side_px=768, scale_px=8.0, level=0.6).mask
+    closed = cv2.morphologyEx(fine, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (15, 15)))
+    windows = [[pair.mask for pair in cut([Pair(mask, mask)], 64)] for mask in (fine, closed)]
+    whole = pooled([closed]) / pooled([fine])
+    assert whole > 1.2 and pooled(windows[1]) / pooled(windows[0]) == pytest.approx(whole, rel=0.01)
+    before, after = (np.mean([n for mask in masks for n in uncut_runs(mask)]) for masks in windows)
+    assert after < before
+
+
+def uncut_runs(mask):
+    """Lengths of the runs of class 1 along rows that the border does not cut."""
+    runs = [[(value, len(list(run))) for value, run in groupby(line)][1:-1] for line in mask]
+    return [n for line in runs for value, n in line if value == 1]
 
 
 @pytest.mark.parametrize("factor", [2, 3])
@@ -133,8 +167,7 @@ def test_sizes_grow_with_the_picture(factor):
     mask = blobs(3).mask
     large = np.kron(mask, np.ones((factor, factor), np.uint8))
     assert_allclose(sorted(particles(large, 1).values), factor * np.sort(particles(mask, 1).values))
-    lines = np.repeat(np.sort(chords(mask, 1).values), factor)  # each line became several
-    assert_array_equal(np.sort(chords(large, 1).values), factor * lines)
+    assert intercepts(large, 1).mean_px == pytest.approx(factor * intercepts(mask, 1).mean_px, rel=0.02)  # but for ends
     # The same blobs, as far apart as before in units of their size.
     assert_allclose(two_point(large, 1, 10 * factor)[:: 5 * factor], two_point(mask, 1, 10)[::5], atol=0.01)
 
@@ -144,8 +177,8 @@ def test_sizes_grow_with_the_picture(factor):
 def test_turning_a_mask_changes_nothing(mask):
     for turned in (mask[::-1], mask[:, ::-1], mask.T):
         assert_allclose(two_point(turned, 1, 8), two_point(mask, 1, 8), atol=1e-12)
-        for measure in (particles, chords):
-            assert_allclose(sorted(measure(turned, 1).values), sorted(measure(mask, 1).values))
+        assert_allclose(sorted(particles(turned, 1).values), sorted(particles(mask, 1).values))
+        assert intercepts(turned, 1) == intercepts(mask, 1)
 
 
 def test_two_point_starts_at_the_fraction_and_ends_at_its_square():
@@ -193,7 +226,7 @@ def test_means_and_variances_by_hand(real):
     for pairs, column in ((real, "real"), (real[:5], "generated")):
         fractions = np.array([pair.mask.mean() for pair in pairs])
         assert table.loc[("fraction", "blob", "mean"), column] == pytest.approx(fractions.mean())
-        assert table.loc[("fraction", "blob", "variance"), column] == pytest.approx(fractions.var())
+        assert table.loc[("fraction", "blob", "variance"), column] == pytest.approx(fractions.var(ddof=1))
         whole = [particles(pair.mask, 1) for pair in pairs]
         sizes, weights = (np.concatenate(part) for part in zip(*whole, strict=True))
         mean = np.average(sizes, weights=weights)
@@ -202,6 +235,7 @@ def test_means_and_variances_by_hand(real):
         assert table.loc[("diameter", "blob", "variance"), column] == pytest.approx(variance)
         density = [1e4 * one.weights.sum() for one in whole]
         assert table.loc[("density", "blob", "mean"), column] == pytest.approx(np.mean(density))
+        assert table.loc[("intercept", "blob", "mean"), column] == pytest.approx(pooled(pair.mask for pair in pairs))
         pixels = np.concatenate([pair.image[pair.mask == 1] for pair in pairs])
         assert table.loc[("grey", "blob", "mean"), column] == pytest.approx(pixels.mean())
         assert table.loc[("grey", "blob", "variance"), column] == pytest.approx(pixels.var())
@@ -214,14 +248,12 @@ def test_means_and_variances_by_hand(real):
 def test_distances_equal_scipy_and_a_shift_is_its_size(real):
     other = [blobs(seed, scale_px=4.0) for seed in range(50, 58)]
     table = compared(real, other)
-    for quantity, of in (("chord", chords), ("diameter", particles)):
-        a, b = (
-            [np.concatenate(part) for part in zip(*[of(pair.mask, 1) for pair in pairs], strict=True)]
-            for pairs in (real, other)
-        )
-        tolerance = {"chord": 1e-9, "diameter": 0.25}[quantity]  # half a bin
-        expected = wasserstein_distance(a[0], b[0], a[1], b[1])
-        assert table.loc[(quantity, "blob", "distance"), "generated"] == pytest.approx(expected, abs=tolerance)
+    a, b = (
+        [np.concatenate(part) for part in zip(*[particles(pair.mask, 1) for pair in pairs], strict=True)]
+        for pairs in (real, other)
+    )
+    expected = wasserstein_distance(a[0], b[0], a[1], b[1])
+    assert table.loc[("diameter", "blob", "distance"), "generated"] == pytest.approx(expected, abs=0.25)  # half a bin
     curves = [np.mean([two_point(pair.mask, 1) for pair in pairs], axis=0) for pairs in (real, other)]
     largest = np.abs(curves[0] - curves[1]).max()
     assert len(curves[0]) == REACH_PX + 1
@@ -248,7 +280,7 @@ def test_intervals_are_those_of_the_cluster_bootstrap(real):
 def test_what_generators_do_wrong_is_seen(real):
     coarse = [blobs(seed, scale_px=5.0, level=0.3 + 0.05 * (seed % 4)) for seed in range(16)]
     table = compared(real, coarse)
-    assert table.loc[("chord", "blob", "mean"), "ratio_low"] > 1.2  # too coarse
+    assert table.loc[("intercept", "blob", "mean"), "ratio_low"] > 1.2  # too coarse
     assert table.loc[("density", "blob", "mean"), "ratio_high"] < 0.9
     row = table.loc[("two-point", "blob", "distance")]
     assert row["generated"] > row["real_high"]
@@ -282,7 +314,8 @@ def test_what_cannot_be_told_is_nan(real, recwarn):
     assert table.loc[("diameter", "blob", "mean"), ["real", "real_low", "ratio"]].isna().all()
     assert table.loc[("fraction", "blob", "mean"), "real"] == 0
     assert np.isnan(table.loc[("fraction", "blob", "mean"), "ratio"])
-    assert np.isnan(table.loc[("chord", "blob", "distance"), "generated"])
+    assert np.isnan(table.loc[("diameter", "blob", "distance"), "generated"])
+    assert table.loc[("intercept", "blob", "mean"), ["real", "real_low", "ratio"]].isna().all()
     one = compared(real[:4], real, specimens=["a"] * 4).loc[("fraction", "blob", "mean")]
     assert one[["real_low", "ratio_low"]].isna().all() and one[["real", "ratio", "generated_low"]].notna().all()
     assert one["n_real"] == 1
@@ -291,7 +324,7 @@ def test_what_cannot_be_told_is_nan(real, recwarn):
 
 def test_a_class_in_some_specimens_alone_has_a_distance(real):
     bare = [Pair(pair.image, np.zeros_like(pair.mask)) for pair in real[:2]]
-    row = compared([*real[:2], *bare], real, specimens=list("abcd"), n_boot=400).loc[("chord", "blob", "distance")]
+    row = compared([*real[:2], *bare], real, specimens=list("abcd"), n_boot=400).loc[("diameter", "blob", "distance")]
     assert row[["real", "real_low", "real_high", "generated", "ratio"]].notna().all()
     assert row["real_low"] <= row["real"] <= row["real_high"]
 

@@ -79,14 +79,13 @@ def test_bootstrap_interval_contains_its_estimate(x, statistic):
 @settings(deadline=None, max_examples=15)
 def test_bootstrap_intervals_shrink_with_n(seed):
     x = rng(seed).normal(size=10)
-    many = np.tile(x, 16)  # the same spread from sixteen times the runs: a quarter of the width
+    many = np.tile(x, 16)  # the same spread from sixteen times the runs: a quarter of the width, but for the tails
     widths = [np.subtract(*list(bootstrap_interval(v, rng=rng(seed)))[:0:-1]) for v in (x, many)]
-    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.1)
+    tails = [norm.ppf(expanded_tail(0.95, len(v))) for v in (x, many)]
+    assert widths[1] / tails[1] == pytest.approx(widths[0] / tails[0] / 4, rel=0.1)
     for v in (x, many):  # every value its own cluster
-        found = cluster_bootstrap(v, np.arange(len(v)), rng=rng(seed))
-        level = 1 - 2 * expanded_tail(0.95, len(v))
-        plain = bootstrap_interval(v, rng=rng(seed), level=level)
-        assert found.high - found.low == pytest.approx(plain.high - plain.low, rel=0.1)
+        found, alone = cluster_bootstrap(v, np.arange(len(v)), rng=rng(seed)), bootstrap_interval(v, rng=rng(seed))
+        assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.1)
 
 
 def test_equal_runs_have_an_interval_of_no_width():
@@ -163,14 +162,15 @@ def test_few_clusters_have_wider_intervals():
     """Plain percentiles of 6 clusters cover 86 %; tails are those of Hesterberg (2015), by hand."""
     assert expanded_tail(0.95, np.inf) == pytest.approx(0.025)
     assert expanded_tail(0.95, 6) == pytest.approx(norm.sf(2.5706 * 1.09545), rel=1e-3)
-    draws, covered, plain = rng(4), 0, 0
+    draws, covered, plain = rng(4), np.zeros(2), 0
     for _ in range(400):
         values = draws.normal(size=6)
-        found = cluster_bootstrap(values, np.arange(6), rng=draws, n_boot=1000)
-        covered += found.low <= 0 <= found.high
+        clusters = cluster_bootstrap(values, np.arange(6), rng=draws, n_boot=1000)
+        runs = bootstrap_interval(values, rng=draws, n_boot=1000)
+        covered += [found.low <= 0 <= found.high for found in (clusters, runs)]
         resampled = values[draws.integers(6, size=(1000, 6))].mean(1)
         plain += np.quantile(resampled, 0.025) <= 0 <= np.quantile(resampled, 0.975)
-    assert 0.92 <= covered / 400 <= 0.98
+    assert (covered >= 0.92 * 400).all() and (covered <= 0.98 * 400).all()
     assert plain / 400 < 0.9
 
 
@@ -296,3 +296,17 @@ def test_units_alike_leave_no_interval_and_others_do():
     assert_allclose(same, 2)
     estimate, low, high = bootstrap_label_equivalent(2 * spread + 0.85, alone, [1, 4], rng=rng(), n_boot=50)
     assert low < estimate < high
+
+
+def test_few_units_have_a_worth_between_the_lowest_and_the_highest():
+    # Each of 3 units drawn three times is 1 of 27 resamples at either end: plain tails of 2.5 % leave them out.
+    scores = np.array([[0.80], [0.85], [0.90]])
+    found = bootstrap_label_equivalent(scores, np.tile([0.8, 0.9], (3, 1)), [1, 4], rng=rng())
+    assert_allclose(np.ravel(found), [2, 1, 4])
+
+
+def test_a_worth_has_the_interval_of_the_scores_behind_it():
+    scores, budgets = 0.85 + 0.02 * rng(2).normal(size=8), [1, 16]
+    one = cluster_bootstrap(scores, np.arange(8), rng=rng(), n_boot=2000)
+    found = bootstrap_label_equivalent(scores[:, None], np.tile([0.7, 1.0], (8, 1)), budgets, rng=rng())
+    assert_allclose(np.ravel(found), label_equivalent(list(one), [0.7, 1.0], budgets), rtol=1e-3)

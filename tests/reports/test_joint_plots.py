@@ -40,29 +40,34 @@ def test_a_sheet_shows_every_pair_without_and_with_its_mask():
 
 
 def test_ratios_have_their_intervals_and_a_line_at_no_difference():
-    row = {"quantity": "chord", "class": "a", "statistic": "mean", "ratio": 1.2, "ratio_low": 1.0, "ratio_high": 1.4}
+    row = {
+        "quantity": "intercept",
+        "class": "a",
+        "statistic": "mean",
+        "ratio": 1.2,
+        "ratio_low": 1.0,
+        "ratio_high": 1.4,
+    }
     variance = row | {"statistic": "variance", "ratio": 0.5}
     table = pd.DataFrame([row, variance, variance | {"class": "b"}, row | {"statistic": "distance"}])
     _, ax = plt.subplots()
     joint_plots.ratios(ax, table)
     drawn = [float(np.ravel(line.get_xdata())[0]) for line in ax.lines]
     assert drawn == [1.2, 0.5, 1] and ax.get_xscale() == "log"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["chord a", "chord b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["intercept a", "intercept b"]
     assert ax.lines[0].get_ydata()[0] > ax.lines[1].get_ydata()[0] > ax.lines[1].get_ydata()[1]
 
 
-def test_distributions_are_those_of_the_masks():
+def test_correlations_and_intercepts_are_those_of_the_masks():
     mask = np.zeros((40, 40), np.uint8)
-    mask[10:14, 10:16] = 1  # runs of 6 px along 4 rows, of 4 px along 6 columns
-    _, axes = plt.subplots(2, 2)
-    sets = {"real": [Labelled(mask, mask)], "sampled": [Labelled(mask, mask)] * 2}
-    joint_plots.distributions(axes, sets, GRAIN_BOUNDARY)
-    real, sampled = axes[0, 1].lines
-    assert real.get_xdata().tolist() == [4] * 6 + [6] * 4 and real.get_ydata()[-1] == pytest.approx(1)
-    assert real.get_label() == "real: 10 runs" and sampled.get_label() == "sampled: 20 runs"
-    assert real.get_ydata()[5] == pytest.approx(6 / 35 / (6 / 35 + 4 / 33))  # a run of 4 px fits into 35 places
-    assert axes[1, 1].lines[0].get_ydata()[0] == pytest.approx(24 / 1600)
-    np.testing.assert_allclose(axes[1, 1].lines[0].get_ydata(), axes[1, 1].lines[1].get_ydata())
+    mask[10:14, 10:16] = 1  # runs of 6 px along 4 rows, of 4 px along 6 columns: 48 px in 10 runs
+    twice = np.kron(mask[:20, :20], np.ones((2, 2), np.uint8))
+    _, axes = plt.subplots(1, 2)
+    sets = {"real": [Labelled(mask, mask)], "sampled": [Labelled(mask, mask), Labelled(twice, twice)]}
+    joint_plots.correlations(axes, sets, GRAIN_BOUNDARY)
+    real, sampled = axes[1].lines
+    assert real.get_label() == "real: 4.8 px" and sampled.get_label() == "sampled: 8.0 px"  # (48 + 4 * 48) / (10 + 20)
+    assert real.get_ydata()[0] == pytest.approx(24 / 1600) and sampled.get_ydata()[0] == pytest.approx(60 / 1600)
 
 
 def test_the_label_budget_is_drawn_over_micrographs():

@@ -18,6 +18,7 @@ from micro_lib.reports.joint_report import (
     criteria,
     gains,
     pair_quality,
+    per_window,
     replaced,
     scores,
 )
@@ -149,12 +150,16 @@ def test_pairs_replace_the_labels_that_reach_their_score():
     row = replaced(runs, 2.0).iloc[0]
     assert row[["micrographs", "worth", "replaced", "hours_saved"]].tolist() == pytest.approx([1, 2, 1, 2])
     # All seeds deviate alike, so every resample says the same.
-    assert row[["worth_low", "worth_high"]].tolist() == pytest.approx([2, 2]) and not row["at_least"]
+    assert row[["worth_low", "worth_high"]].tolist() == pytest.approx([2, 2])
     beyond = runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("plain x4", 1): 0.99})
-    assert replaced(beyond, 1.0).iloc[0]["at_least"] and not replaced(beyond, 1.0).iloc[0]["at_most"]
+    assert replaced(beyond, 1.0).iloc[0][["worth", "worth_low", "replaced_high"]].tolist() == [4, 4, np.inf]
+    below = replaced(runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("plain x4", 4): 0.70}), 2.0).iloc[0]
+    assert below[["worth", "worth_low", "worth_high"]].tolist() == [1, 0, 1]
+    assert below[["replaced_low", "hours_saved_low"]].tolist() == [-4, -8], "four labels may have been worth none"
     # The same where the last micrographs brought nothing: all of them are not enough.
     flat = runs_of({("real", 1): 0.5, ("real", 4): 0.7, ("real", 0): 0.69, ("plain x4", 1): 0.9})
-    assert replaced(flat, 1.0).iloc[0]["worth"] == pytest.approx(9) and replaced(flat, 1.0).iloc[0]["at_least"]
+    assert replaced(flat, 1.0).iloc[0][["worth", "worth_high"]].tolist() == pytest.approx([9, np.inf])
+    assert replaced(flat.assign(k=flat["k"].where(flat["arm"] == "real", 0)), 1.0).empty, "all of them replace none"
 
 
 # Pairs
@@ -163,11 +168,33 @@ def test_pairs_replace_the_labels_that_reach_their_score():
 def test_a_generator_counts_once():
     runs = runs_of({("real", 4): 0.8, ("plain x0.5", 4): 0.8, ("plain x4", 4): 0.8})
     runs["pairs_auc_both"] = np.where(runs["n_pairs"] > 0, 0.6 + 0.1 * runs["generator"], np.nan)
-    runs["vq_seconds"] = 100.0
-    table = pair_quality(runs)
-    assert table[["recipe", "generators"]].to_numpy().tolist() == [["plain", 4]]
-    assert table["pairs_auc_both"].iloc[0] == pytest.approx(0.75) and table["vq_seconds"].iloc[0] == 100
+    runs["vq_seconds"], runs["pairs_auc_both_low"] = 100.0, 0.5
+    ratios = np.array([357.8, np.nan, 4.0, 2.8])  # of what some real windows hardly hold, and others not at all
+    runs["pairs_density_0_variance"] = np.where(runs["n_pairs"] > 0, ratios[runs["generator"]], np.nan)
+    runs["pairs_chord_1"] = runs["pairs_auc_both"]  # of older runs: no measure of size
+    table = pair_quality(runs).set_index("measure")
+    assert set(table.index) == {"pairs_auc_both", "vq_seconds", "pairs_density_0_variance"}
+    columns = ["value", "value_low", "value_high", "n"]
+    assert table.loc["pairs_auc_both", columns].tolist() == pytest.approx([0.75, 0.6, 0.9, 4])
+    assert table.loc["pairs_density_0_variance", columns].tolist() == [4.0, 2.8, 357.8, 3]
+    assert table["recipe"].unique().tolist() == ["plain"] and table.loc["vq_seconds", "value"] == 100
     assert pair_quality(runs[runs["arm"] == "real"]).empty
+
+
+def test_windows_are_averaged_over_generators_and_none_is_left_out():
+    runs = runs_of({("real", 4): 0.8, ("plain x4", 4): 0.8, ("real", 1): 0.7})
+    runs["test_miou_per_window"] = np.where(runs["arm"] == "real", 0.8, np.nan)
+    runs["test_present_class_miou_per_window"] = runs["test_miou_per_window"] + 0.01 * runs["generator"]
+    runs.loc[(runs["k"] == 1) & (runs["generator"] > 0), "test_miou_per_window"] = np.nan  # of an older code
+    table = per_window(runs).set_index(["k", "arm"])
+    row = table.loc[(4, "real")]
+    low, high = stats.t.interval(0.95, 3, 0.015, stats.sem([0, 0.01, 0.02, 0.03]))
+    assert row[["n", "n_runs", "generators"]].tolist() == [12, 12, 4]
+    assert row[["miou", "present_class_miou"]].tolist() == pytest.approx([0.8, 0.815])
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0.015, low, high])
+    assert table.loc[(4, "plain x4"), ["n", "n_runs", "generators"]].tolist() == [0, 12, 0]
+    few = table.loc[(1, "real")]
+    assert (few["n"], few["generators"]) == (3, 1) and np.isnan(few["difference_low"]) and few["difference"] == 0
 
 
 def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
@@ -176,6 +203,7 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     def copies(configuration, seed, profile):
         asked.append((configuration["k"], seed))
         names = {"pack": "uhcs", "k": configuration["k"], "recipe": "plain", "generator": (seed - 1) // 3}
+        names["trained_at"] = "a" if len(asked) < 4 else "b"
         medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median"), 1.0)
         lowest = {"generated_lowest": 1 / seed, "vq_perplexity": 10.0 * seed}
         return {**names, **medians, **lowest, "closer": 0.1 * seed, "copies": seed, "n_generated": 16}
@@ -197,6 +225,14 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
     collect("quick", tmp_path, tmp_path / "none")
     assert len(asked) == 3
+    again = row | {"seed": 1, "k": 1, "recipe": "plain", "configuration": json.dumps({"k": 1})}
+    for commit in "ab":  # the generator as known, and trained anew
+        write_json(tmp_path / "runs" / "9" / "done.json", {**again, "generator_trained_at": commit})
+        for _ in range(2):
+            collect("study", tmp_path, tmp_path)
+    assert asked[3:] == [(1, 1)] and copying("study", tmp_path)["generators"].tolist() == [1, 2], (
+        "in the place of its row"
+    )
 
 
 def compared(*means):
@@ -211,12 +247,12 @@ def compared(*means):
 
 def test_pairs_are_held_against_what_they_have_to_be():
     met = compared(
-        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("chord", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
+        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("intercept", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
     )
     table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, 0.9, 0.95, met).set_index("criterion")
-    assert table["met"].tolist() == [True, True, True, True, False], "chords end below where real ones begin"
-    assert table.index[3:].tolist() == ["mean fraction a", "mean chord a"]
-    assert table.loc["mean chord a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
+    assert table["met"].tolist() == [True, True, True, True, False], "intercepts end below where real ones begin"
+    assert table.index[3:].tolist() == ["mean fraction a", "mean intercept a"]
+    assert table.loc["mean intercept a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
     bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, 0.5, 0.95, met)
     assert bad["met"].tolist()[:3] == [False, False, False]
 
@@ -224,11 +260,12 @@ def test_pairs_are_held_against_what_they_have_to_be():
 # Claims
 
 
-def whole(gain, ratio=1.2, generated=False):
+def whole(gain, ratio=1.2, varied=0.6, generated=False):
     values = {("real", k): 0.8 + 0.03 * i for i, k in enumerate((1, 4, 0))}
     values |= {("plain x4", k): value + gain for (_, k), value in list(values.items())}
     runs = runs_of(values, generated=generated)
-    runs["pairs_chord_1"] = ratio + 0.01 * runs["generator"]
+    runs["pairs_intercept_1"] = ratio + 0.01 * runs["generator"]
+    runs["pairs_fraction_1_variance"] = varied * np.array([0.9, 1 / 0.9, 1.05, 1 / 1.05])[runs["generator"]]
     wrong = [8, 8, 9, 9] if gain > 0 else [12, 12, 11, 13]
     images = pd.concat([images_of({"real": [10] * 4, "plain x4": wrong}, k=k) for k in (1, 4, 0)])
     return runs, images
@@ -236,12 +273,14 @@ def whole(gain, ratio=1.2, generated=False):
 
 def test_claims_are_judged_by_both_intervals():
     table = claims(*whole(0.02), hours=2.0, profile="study")
-    assert table["verdict"].tolist() == ["holds here", "holds here", "reproduced"]
-    assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4]
-    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95] * 3
+    assert table["verdict"].tolist() == ["holds here", "holds here", "reproduced", "reproduced"]
+    assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4, 4]
+    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95] * 4
+    assert table["ours"].iloc[3] == pytest.approx(-0.4) and table["published"].iloc[3] == "-40% variance"
     assert len(table["answers"].iloc[2].split("; ")) == 4 and table["published"].iloc[2] == "+16% to +24% grain size"
-    worse = claims(*whole(-0.02, ratio=0.9), hours=2.0, profile="study")
-    assert worse["verdict"].tolist() == ["does not hold here", "does not hold here", "not reproduced"]
+    worse = claims(*whole(-0.02, ratio=0.9, varied=1.3), hours=2.0, profile="study")
+    assert worse["verdict"].tolist() == ["does not hold here"] * 2 + ["not reproduced"] * 2
+    assert not worse["why"].str.contains("too wide").any()
     slightly = claims(*whole(0.02, ratio=1.05), hours=2.0, profile="study")
     assert slightly["verdict"].iloc[2] == "direction reproduced"
 
@@ -255,9 +294,10 @@ def test_the_best_of_many_arms_has_to_be_better_than_chance_makes_it():
     assert table.loc[4, "better"] and 0.05 / 3 < table.loc[4, "p"] < 0.05
     found = claims(runs, images, hours=2.0, profile="study").iloc[0]
     assert found["verdict"] == "does not hold here" and "0 better, their p corrected for 3 arms" in found["why"]
+    assert found["why"].startswith(f"our interval is too wide to tell, it holds gains up to {found['high']:.3f};")
     saved = claims(runs, images, hours=2.0, profile="study").iloc[1]
     assert saved["low"] > 0, "all four generators gain, so every resample of them does"
-    assert saved["verdict"] == "does not hold here" and "0 of 3 arms gain" in saved["why"], "which is no proof"
+    assert saved["verdict"] == "does not hold here" and "0 of 2 arms gain" in saved["why"], "which is no proof"
 
 
 def test_an_arm_that_helps_is_found_behind_one_that_varies():
@@ -276,6 +316,15 @@ def test_nothing_is_judged_without_real_micrographs_or_generators():
     assert set(few["verdict"]) == {"not run here"}
     empty = joint_report.stored("study", "nowhere")
     assert set(claims(*empty, hours=2.0, profile="study")["verdict"]) == {"not run here"}
+
+
+def test_runs_that_stored_no_intercepts_judge_no_coarseness():
+    runs, images = whole(0.02)
+    found = claims(runs.rename(columns={"pairs_intercept_1": "pairs_chord_1"}), images, hours=2.0, profile="study")
+    assert found["verdict"].tolist() == ["holds here", "holds here", "not run here", "reproduced"]
+    assert np.isnan(found["ours"].iloc[2]) and "no mean intercepts" in found["why"].iloc[2]
+    mixed = runs.assign(pairs_intercept_1=runs["pairs_intercept_1"].where(runs["generator"] > 1))  # two of them anew
+    assert claims(mixed, images, hours=2.0, profile="study")["n"].iloc[2] == 2
 
 
 def test_claims_name_the_device_of_their_runs():

@@ -258,7 +258,7 @@ def test_what_arms_share_is_made_once(ran):
 
 def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
     clock = itertools.count().__next__
-    monkeypatch.setattr(joint.time, "perf_counter", clock)
+    monkeypatch.setattr("time.perf_counter", clock)
     blank = Labelled(np.zeros((64, 64), np.uint8), np.zeros((64, 64), np.uint8))
 
     def trained(_setting):
@@ -271,6 +271,18 @@ def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
     monkeypatch.setattr(joint, "_judged", lambda *_: {})
     setting = Setting(complete("plain 4 x0.5"), PLAN, 1, PACKS["nasa_superalloy"])
     assert joint.sampled(setting).facts["sample_seconds"] == 2
+
+
+def test_what_pairs_cost_is_told_by_wall_and_by_processor(ran):
+    for name, row in ran.rows.items():
+        stages = ("train",) if name == "real 4" else ("train", "vq", "prior", "sample")
+        assert all(row[f"{stage}_{time}"] > 0 for stage in stages for time in ("seconds", "process_seconds")), name
+    plain, filtered = (ran.rows[f"{recipe} 4 x0.5"] for recipe in ("plain", "filtered"))
+    judge = ran.rows["real 4"]  # the same U-Net
+    assert plain["judge_seconds"] == plain["judge_process_seconds"] == 0
+    assert filtered["judge_seconds"] == judge["train_seconds"]
+    assert filtered["judge_process_seconds"] == judge["train_process_seconds"]
+    assert plain["generator_trained_at"] == filtered["generator_trained_at"] and len(plain["generator_trained_at"]) > 6
 
 
 def test_copies_are_looked_for_among_all_pairs_of_a_generator(ran, monkeypatch):

@@ -75,13 +75,16 @@ def test_the_scale_of_sampled_pairs_keeps_contrast_apart():
 def test_pairs_like_the_real_ones_pass():
     row = judge(cropped(others(24)))
     assert row["pairs_compared"] == 24
-    assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_chord_1"] == pytest.approx(1, abs=0.25)
+    assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_intercept_1"] == pytest.approx(
+        1, abs=0.25
+    )
     assert 0.2 < row["pairs_auc_mask"] < 0.8
+    assert row["pairs_auc_mask_low"] <= row["pairs_auc_mask"] <= row["pairs_auc_mask_high"]
 
 
 def test_coarser_pairs_are_told():
     row = judge(cropped(others(24, cell=12)))
-    assert row["pairs_chord_1"] > 1.3 and row["pairs_auc_mask"] > 0.8
+    assert row["pairs_intercept_1"] > 1.3 and row["pairs_auc_mask"] > 0.8
 
 
 def test_copies_are_told_and_new_pairs_are_not():
