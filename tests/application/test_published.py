@@ -14,6 +14,7 @@ from micro_lib.application.published import (
     is_measured,
     judged_gain,
     judged_level,
+    judged_statement,
     ours_of,
     unanswered,
     untestable_level,
@@ -80,20 +81,33 @@ def test_a_level_is_reproduced_by_a_narrow_interval_alone(low, high, verdict, to
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "theirs", "verdict"),
+    ("low", "high", "theirs", "verdict", "too_wide"),
     [
-        (1.6, 2.4, 2, "reproduced"),
-        (1, 3, 2, "direction reproduced"),  # too wide to tell the size of it
-        (1, 3, 5, "direction reproduced"),
-        (-1, 3, 2, "not reproduced"),
-        (-2.4, -1.6, -2, "reproduced"),
-        (-3, -1, -5, "direction reproduced"),
-        (1, 3, -2, "not reproduced"),
-        (-3, -1, 2, "not reproduced"),
+        (1.6, 2.4, 2, "reproduced", False),
+        (1, 3, 2, "direction reproduced", True),
+        (1, 3, 5, "direction reproduced", False),
+        (-1, 3, 2, "not reproduced", True),
+        (-1, 3, 5, "not reproduced", False),  # none or small, but not as large as published
+        (-2.4, -1.6, -2, "reproduced", False),
+        (-3, -1, -5, "direction reproduced", False),
+        (1, 3, -2, "not reproduced", False),
+        (-3, -1, 2, "not reproduced", False),
     ],
 )
-def test_an_effect_needs_the_sign_of_the_published_one(low, high, theirs, verdict):
-    assert judged_gain(ours(low, high), theirs, "")["verdict"] == verdict
+def test_an_effect_needs_the_sign_of_the_published_one(low, high, theirs, verdict, too_wide):
+    found = judged_gain(ours(low, high), theirs, "reason")
+    assert found["verdict"] == verdict
+    assert found["why"] == ("our interval is too wide to tell; reason" if too_wide else "reason")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "holds", "too_wide"), [(1, 3, True, False), (-1, 3, False, True), (-3, -1, False, False)]
+)
+def test_a_statement_that_an_interval_leaves_open_says_so(low, high, holds, too_wide):
+    found = judged_statement(ours(low, high), holds, "reason")
+    assert found["verdict"] == ("holds here" if holds else "does not hold here")
+    assert found["why"] == ("our interval is too wide to tell; reason" if too_wide else "reason")
+    assert judged_statement({"ours": 0.3, "n": 4, "over": "choices"}, False, "reason")["why"] == "reason"
 
 
 def test_levels_of_closed_data_are_not_judged_however_close():
