@@ -16,6 +16,7 @@ NOT_HAD = ("Volman Stern 2024",)
 # Half-width of our interval, of the published number, up to which finding that number inside says anything: the largest
 # effect of the papers' Table 1 is a quarter (0.205 against 0.273), and a wider interval would hold both arms of it.
 MAX_HALF_WIDTH = 0.25
+_RATIOS = ("RDT", "RDT, 100 epochs", "RDT, 200 epochs")  # of two rounded scores, and rounded: one decimal each
 _TOO_WIDE = "our interval is too wide to tell; "
 
 
@@ -40,7 +41,7 @@ class Cell(NamedTuple):
 
     @property
     def printed(self) -> str:
-        """The number as readers see it, with its standard deviation."""
+        """The number as readers see it, with its standard deviation, and what contradicts it."""
         if self.quantity.startswith("p,"):
             return f"p = {self.value:g}"
         unit = f" {self.unit}" if self.unit in ("%", "h") else ""
@@ -48,7 +49,15 @@ class Cell(NamedTuple):
             return "unknown" if math.isnan(self.recomputed) else f"{self.recomputed:+g}{unit}, from its means"
         digits = "{:.3f}" if self.unit == "1" and abs(self.value) < 1 else "{:g}"
         numbers = [digits.format(number) for number in (self.value, self.sd) if not math.isnan(number)]
-        return " +- ".join(numbers) + unit
+        contradicted = f" (its own numbers give {self.recomputed:g})" if self.is_contradicted else ""
+        return " +- ".join(numbers) + unit + contradicted
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether what other numbers of the paper make of it is another number, by more than they are rounded."""
+        digits = len(f"{self.value:g}".partition(".")[2])
+        rounding = 0.15 if self.name.endswith(_RATIOS) else 0.5 * 10.0**-digits
+        return abs(self.value - self.recomputed) > rounding + 1e-9
 
     @property
     def number(self) -> float:
