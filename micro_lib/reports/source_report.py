@@ -252,15 +252,7 @@ _IMITATED = (
 )
 # Factor, its level, what that is compared with, where, sign of the effect, section, the paper's words.
 _STATED = (
-    (
-        "augmentation",
-        "basic",
-        "none",
-        "source",
-        1,
-        "section 3.1",
-        "basic compares favourably to none",
-    ),
+    ("augmentation", "basic", "none", "source", 1, "section 3.1", "basic compares favourably to none"),
     ("augmentation", "extended", "basic", "source", 1, "section 3.1", "extended grants better results than basic"),
     ("augmentation", "extended", "basic", "T2", -1, "section 4.2", "basic consistently outperforms extended"),
     ("pre-training", "ImageNet", "random", "source", 1, "section 3.1", "ImageNet surpasses random initialisation"),
