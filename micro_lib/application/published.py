@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, SEPARATOR, largest_profile
+from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, SEPARATOR, largest_profile, whole
 from micro_lib.core.runs import read_table, repository_root
 
 NO_ANSWER = {"verdict": NOT_RUN, "why": "there is no stored run of these arms"}
@@ -228,6 +228,30 @@ def _row(one: Cell, claim: Mapping | None) -> dict:
         "why",
     )
     return row | {names.get(name, name): found[name] for name in kept}
+
+
+def as_html(table: pd.DataFrame, paper: str) -> str:
+    """Return all rows of `beside_ours` of one paper for readers, a table for each of its tables and sections."""
+    rows = table[table["paper"] == paper].rename(columns={"ours_low": "low", "ours_high": "high"})
+    found = rows.groupby("where", sort=False)[list(_SHOWN)]
+    return "".join(f"<h4>{paper}, {where}</h4>\n{whole(part)}" for where, part in found)
+
+
+_SHOWN = (
+    "item",
+    "quantity",
+    "printed",
+    "ours",
+    "low",
+    "high",
+    "level",
+    "n",
+    "over",
+    "profile",
+    "device",
+    "verdict",
+    "why",
+)
 
 
 def unanswered(table: pd.DataFrame) -> list[dict]:

@@ -406,6 +406,12 @@ def show(df: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def whole(df: pd.DataFrame) -> str:
+    """Return a table as readers see it, see `show`, as HTML: pandas cuts what a notebook displays to a few rows."""
+    with pd.option_context("display.max_colwidth", None):
+        return show(df).to_html(index=False)
+
+
 def claims_text(claims: pd.DataFrame) -> str:
     """Return the claims table as text for a terminal: rounded, one line a claim, the verdicts counted below."""
     if claims.empty:

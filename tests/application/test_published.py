@@ -1,11 +1,12 @@
 """Every published number finds its answer, or the reason why it has none."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 
-from micro_lib.application import tables
+from micro_lib.application import published, tables
 from micro_lib.application.published import (
     answering,
     beside_ours,
@@ -149,6 +150,15 @@ def test_a_number_stands_beside_the_claim_that_answers_it():
         ["mean IoU", 0.15, 0.745],
     ]
     assert table.loc[~is_measured(table), "why"].ne("").all()
+
+
+def test_readers_see_every_row_and_word_of_a_paper_by_its_tables():
+    wordy = {**claim(ERROR), "why": "so " * 60}
+    html = published.as_html(beside_ours(claims(wordy)), "Trampert 2021")
+    titles = re.findall("<h4>Trampert 2021, (.*)</h4>", html)
+    assert titles == list(dict.fromkeys(one.where for one in cells() if one.paper == "Trampert 2021"))
+    assert html.count("<tr") == sum(one.paper == "Trampert 2021" for one in cells()) + len(titles)
+    assert ("so " * 60).strip() in html and "<td>0.099 +- 0.010</td>" in html
 
 
 def test_the_largest_profile_answers():

@@ -71,6 +71,10 @@ def test_reductions_and_reversals_follow_from_their_tables(published):
     none, adapted = (table.loc[("T3", f"phase fraction, {arm}"), "sd"] for arm in ARMS)
     factor = goetz.loc[("section 4.2", "phase fractions", "factor by which AdaptSegNet reduces the scatter on T3")]
     assert none / adapted == pytest.approx(factor["recomputed"], abs=0.05) and float(factor["value"]) == 10
+    none, adapted = (float(score) for score in goetz.loc["Table 5"].xs("mIoU", level="quantity")["value"])
+    labels = float(goetz.loc[("section 4.2", "T3, trained on target labels", "mIoU"), "value"])
+    share = goetz.loc[("section 4.2", "T3, AdaptSegNet against target labels", "share of the gap closed"), "recomputed"]
+    assert 100 * (adapted - none) / (labels - none) == pytest.approx(share, abs=0.05)
     reference = float(goetz.loc["Table 2"]["value"].iloc[-1])  # S.10
     for name in off:
         after = float(goetz.loc[("section 4.2", name, "source mIoU after adaptation"), "value"])
