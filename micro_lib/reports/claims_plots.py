@@ -168,9 +168,9 @@ def sheet(parts: Mapping[str, pd.DataFrame]) -> Figure:
     matplotlib.figure.Figure
     """
     rows = [list(parts.values())[i : i + 2] for i in range(0, len(parts), 2)]
-    heights = [1.3 + 0.4 * max(map(len, row)) for row in rows]
+    heights = [1.3 + 0.36 * max(map(len, row)) for row in rows]
     options = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
-    fig, axes = plt.subplots(len(rows), 2, figsize=(12, sum(heights)), **options)
+    fig, axes = plt.subplots(len(rows), 2, figsize=(11, sum(heights)), **options)
     for ax, found in zip_longest(axes.flat, parts.items()):
         if found is None:
             ax.set_axis_off()
