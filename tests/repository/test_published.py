@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -124,6 +125,20 @@ def test_every_published_number_is_answered_by_one_claim(published, claims):
     assert not [name for name, count in Counter(answered).items() if count > 1]
     numbers = published.assign(name=published["item"] + ": " + published["quantity"])
     assert set(answered) == set(numbers[["paper", "where", "name"]].itertuples(index=False, name=None))
+
+
+def test_every_published_figure_has_ours_beside_it_or_what_differs():
+    folder = repository_root() / "notebooks"
+    cells = nbformat.read(folder / "13_claims_and_figures.ipynb", as_version=4).cells
+    (text,) = (cell.source for cell in cells if cell.source.startswith("## 5 The published figures"))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert all(len(row) == 5 and row[4] for row in rows)
+    named = {re.match(r"(\w+).* 20\d\d, (\d)", row[0]) for row in rows} - {None}
+    numbers = {("Trampert", str(n)) for n in range(1, 5)} | {("Goetz", str(n)) for n in range(1, 8)}
+    assert {match.groups() for match in named} == numbers
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 15 and not [link for link in links if not (folder / link).is_file()]
+    assert all("](" in row[2] or row[2] in ("none", "section 1 there") for row in rows)
 
 
 def test_the_readme_states_the_claims_table(claims):
