@@ -317,6 +317,7 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
         configuration = json.dumps({"shift": shift, "method": "FDA"})
         row = {"configuration": configuration, "profile": "study", "seed": seed, "fold": seed - 1}
         row |= {"architecture": "lite0", "generated": False}
+        row |= {"device": "cpu", "versions": "numpy 2", "commit": "abc", "dirty": 0}
         write_json(tmp_path / "runs" / key / "done.json", {**row, "target_miou": miou or 0.5 + 0.1 * seed})
         curve = pd.DataFrame({"step": [1, 2], "loss": [0.5, 0.1 * seed]})
         write_table(curve, tmp_path / "runs" / key / "curve.csv")
@@ -331,6 +332,7 @@ def test_what_a_sweep_left_is_collected(tmp_path, monkeypatch):
     assert len(kept) == 8 and kept.loc[(kept["shift"] == "T2") & (kept["seed"] == 2), "loss"].tolist() == [0.5, 0.2]
     (row,) = bagged("study", tmp_path).to_dict("records")
     assert (row["shift"], row["arm"], row["networks"], row["n_test"]) == ("T2", "FDA", 2, 1)
+    assert (row["seed"], row["device"], row["commit"], row["dirty"]) == ("1, 2", "cpu", "abc", 0)
     assert (
         row["target_miou"] == pytest.approx(90 / 110)
         and row["best_miou"] == 0.7
@@ -371,6 +373,7 @@ def test_pictures_are_drawn_of_every_real_fold_and_of_one_seed_of_the_published_
         configuration = json.dumps({"shift": shift, **adaptation.ARMS[arm]})
         row = {"configuration": configuration, "profile": "study", "seed": seed, "fold": seed - 1, "target_miou": 0.5}
         folder = tmp_path / "runs" / f"{shift}-{seed}-{arm}"
+        row |= {"device": "cpu", "versions": "numpy 2", "commit": "abc", "dirty": 0}
         write_json(folder / "done.json", {**row, "architecture": "lite0", "generated": False})
         write_table(pd.DataFrame({"step": [1], "loss": [0.5]}), folder / "curve.csv")
 
