@@ -171,7 +171,8 @@ def claims(costs: pd.DataFrame) -> list[dict]:
     for phase, item in ((ADAPTED, "AdaptSegNet"), (SUPERVISED, "supervised DeepLabv2")):
         theirs, row = cell("Goetz 2022", "section 4.3", "typical training", item), costs.set_index("name").loc[phase]
         found = {"ours": row["gpu_hours"] / row["runs"], "n": 1, "over": "counted protocols", "unit": "h"}
-        why = f"their hardware is not named; ours are counted operations at {SUSTAINED_PER_S:.2g} a second, nothing run"
+        why = "theirs on a node of four A100 (section 2.4.1), whether one training used all four is not said; ours are "
+        why += f"hours of one, counted operations at {SUSTAINED_PER_S:.2g} a second, nothing run"
         rows.append({**answering(theirs), "claim": f"hours of a training: {item}", **untestable_level(found, why)})
     return rows
 

@@ -7,16 +7,17 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, largest_profile
+from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, SEPARATOR, largest_profile, whole
 from micro_lib.core.runs import read_table, repository_root
 
-SEPARATOR = "; "  # between the names in a claim's column answers
 NO_ANSWER = {"verdict": NOT_RUN, "why": "there is no stored run of these arms"}
 NO_PROTOCOL = {"verdict": NOT_TESTABLE, "why": "its full text could not be had"}
 NOT_HAD = ("Volman Stern 2024",)
 # Half-width of our interval, of the published number, up to which finding that number inside says anything: the largest
 # effect of the papers' Table 1 is a quarter (0.205 against 0.273), and a wider interval would hold both arms of it.
 MAX_HALF_WIDTH = 0.25
+_RATIOS = ("RDT", "RDT, 100 epochs", "RDT, 200 epochs")  # of two rounded scores, and rounded: one decimal each
+_TOO_WIDE = "our interval is too wide to tell; "
 
 
 class Cell(NamedTuple):
@@ -40,7 +41,7 @@ class Cell(NamedTuple):
 
     @property
     def printed(self) -> str:
-        """The number as readers see it, with its standard deviation."""
+        """The number as readers see it, with its standard deviation, and what contradicts it."""
         if self.quantity.startswith("p,"):
             return f"p = {self.value:g}"
         unit = f" {self.unit}" if self.unit in ("%", "h") else ""
@@ -48,7 +49,15 @@ class Cell(NamedTuple):
             return "unknown" if math.isnan(self.recomputed) else f"{self.recomputed:+g}{unit}, from its means"
         digits = "{:.3f}" if self.unit == "1" and abs(self.value) < 1 else "{:g}"
         numbers = [digits.format(number) for number in (self.value, self.sd) if not math.isnan(number)]
-        return " +- ".join(numbers) + unit
+        contradicted = f" (its own numbers give {self.recomputed:g})" if self.is_contradicted else ""
+        return " +- ".join(numbers) + unit + contradicted
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether what other numbers of the paper make of it is another number, by more than they are rounded."""
+        digits = len(f"{self.value:g}".partition(".")[2])
+        rounding = 0.15 if self.name.endswith(_RATIOS) else 0.5 * 10.0**-digits
+        return abs(self.value - self.recomputed) > rounding + 1e-9
 
     @property
     def number(self) -> float:
@@ -119,18 +128,15 @@ def judged_level(ours: Mapping, theirs: float, why: str) -> dict:
     why : str
         Goes with it.
     """
-    if _holds(ours, theirs) and not _is_narrow(ours, theirs):
-        why = f"our interval is too wide to tell; {why}"
-    found = _holds(ours, theirs) and _is_narrow(ours, theirs)
+    found, why = _found(ours, theirs, why)
     return {**ours, "kind": "level", "verdict": "reproduced" if found else "not reproduced", "why": why}
 
 
-def _holds(ours: Mapping, theirs: float) -> bool:
-    return ours["low"] <= theirs <= ours["high"]
-
-
-def _is_narrow(ours: Mapping, theirs: float) -> bool:
-    return (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
+def _found(ours: Mapping, theirs: float, why: str) -> tuple[bool, str]:
+    """Tell whether a narrow interval of ours holds the published number, and why, which says if a wide one does."""
+    holds = ours["low"] <= theirs <= ours["high"]
+    is_narrow = (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
+    return holds and is_narrow, why if is_narrow or not holds else _TOO_WIDE + why
 
 
 def untestable_level(ours: Mapping, why: str) -> dict:
@@ -156,13 +162,15 @@ def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None)
     """
     if won is None:
         won = ours["low"] > 0 if theirs > 0 else ours["high"] < 0
-    found = _holds(ours, theirs) and _is_narrow(ours, theirs)
+    found, why = _found(ours, theirs, why)
     verdict = ("reproduced" if found else "direction reproduced") if won else "not reproduced"
     return {**ours, "kind": "effect", "verdict": verdict, "why": why}
 
 
 def judged_statement(ours: Mapping, holds: bool, why: str) -> dict:
     """Return the fields of a claim on what a paper states without a number: whether it holds here, by `ours`."""
+    if not holds and ours.get("low", math.nan) <= 0 <= ours.get("high", math.nan):
+        why = _TOO_WIDE + why
     return {**ours, "kind": "statement", "verdict": OF_STATEMENTS[0] if holds else OF_STATEMENTS[1], "why": why}
 
 
@@ -220,6 +228,30 @@ def _row(one: Cell, claim: Mapping | None) -> dict:
         "why",
     )
     return row | {names.get(name, name): found[name] for name in kept}
+
+
+def as_html(table: pd.DataFrame, paper: str) -> str:
+    """Return all rows of `beside_ours` of one paper for readers, a table for each of its tables and sections."""
+    rows = table[table["paper"] == paper].rename(columns={"ours_low": "low", "ours_high": "high"})
+    found = rows.groupby("where", sort=False)[list(_SHOWN)]
+    return "".join(f"<h4>{paper}, {where}</h4>\n{whole(part)}" for where, part in found)
+
+
+_SHOWN = (
+    "item",
+    "quantity",
+    "printed",
+    "ours",
+    "low",
+    "high",
+    "level",
+    "n",
+    "over",
+    "profile",
+    "device",
+    "verdict",
+    "why",
+)
 
 
 def unanswered(table: pd.DataFrame) -> list[dict]:

@@ -34,6 +34,7 @@ COLUMNS = (
     "versions",
     "commit",
 )
+SEPARATOR = "; "  # between the names in the column answers
 KINDS = ("level", "effect", "statement")  # a number, a difference between arms, words
 OF_STATEMENTS = ("holds here", "does not hold here")  # what a paper says without a number
 MEASURED = ("reproduced", "direction reproduced", "not reproduced", *OF_STATEMENTS)
@@ -188,7 +189,8 @@ def known_claims(place: str | Path, *, without: str = "") -> pd.DataFrame:
 def with_stored(built: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     """Put claims of a build into the stored table, in place of all that their notebooks, or others of them, stated.
 
-    A stored number of a larger profile than any claim in its place stays: a run at ``quick`` hides no study.
+    A stored number of a larger profile than any claim in its place stays: a run at ``quick`` hides no study. A claim
+    that says why a published number has no answer goes once another notebook answers it.
 
     Parameters
     ----------
@@ -212,7 +214,21 @@ def with_stored(built: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     kept = over.isna() | (stored["ours"].notna() & (ranks > over))
     parts = [table for table in (stored[kept], built) if len(table)]
     claims = pd.concat(parts, ignore_index=True) if parts else built
+    claims = claims[~_is_overtaken(claims)]
     return claims.sort_values(["notebook", "profile"], kind="stable", ignore_index=True)
+
+
+def _is_overtaken(claims: pd.DataFrame) -> np.ndarray:
+    """Tell which claims without a number of ours stand for published ones that an earlier, or measuring, notebook has.
+
+    The notebook that gathers what nobody answers is the last one, and may have run before another found the answer.
+    """
+    answers = claims["answers"].astype(object).fillna("").str.split(SEPARATOR)
+    names = claims.assign(name=answers, empty=claims["ours"].isna()).explode("name").query("name != ''")
+    names = names.sort_values(["empty", "notebook"], kind="stable")
+    first = names.groupby(["paper", "where", "name"])["notebook"].transform("first")
+    needed = names.index[~names["empty"] | (names["notebook"] == first)]
+    return claims.index.isin(names.index.difference(needed))
 
 
 def tables_dir() -> Path:
@@ -390,6 +406,12 @@ def show(df: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def whole(df: pd.DataFrame) -> str:
+    """Return a table as readers see it, see `show`, as HTML: pandas cuts what a notebook displays to a few rows."""
+    with pd.option_context("display.max_colwidth", None):
+        return show(df).to_html(index=False)
+
+
 def claims_text(claims: pd.DataFrame) -> str:
     """Return the claims table as text for a terminal: rounded, one line a claim, the verdicts counted below."""
     if claims.empty:
@@ -435,10 +457,16 @@ def claims_markdown(claims: pd.DataFrame) -> str:
     for row in shown.to_dict("records"):
         n = f"{row['n']} {row['over']}" + ("" if math.isnan(row["level"]) else f", {100 * row['level']:.3g} %")
         source = f"{row['claim']} ({row['paper']}, {row['where']})"
-        unit = "" if str(row["unit"]) == "1" else f" {row['unit']}"  # a table of pure numbers is read as integers
-        ours = rounded(row["ours"], row["low"], row["high"]) + unit
-        lines.append(_line(source, row["published"], ours, n, row["profile"], row["verdict"]))
+        lines.append(_line(source, row["published"], _printed(row), n, row["profile"], row["verdict"]))
     return "\n".join(lines) + "\n"
+
+
+def _printed(row: Mapping) -> str:
+    """Our number as readers see it: with its interval and unit, or a count."""
+    unit = "" if str(row["unit"]) == "1" else f" {row['unit']}"  # a table of pure numbers is read as integers
+    if math.isnan(row["level"]) and not unit and float(row["ours"]).is_integer():
+        return f"{row['ours']:.0f}"
+    return rounded(row["ours"], row["low"], row["high"]) + unit
 
 
 def _counted(claims: pd.DataFrame) -> str:

@@ -123,7 +123,7 @@ _TABLE = {
     # real tiles batch 64, 10 and 10 epochs; 200 runs. Whatever the number of tiles, a stage on real ones takes at least
     # `min_steps`. `n_textures` is the pool that backgrounds are drawn from, of a dictionary of `max_patches`.
     "cracks": {
-        "seeds": _By(_seeds(1), _seeds(1), _seeds(12), _seeds(200)),
+        "seeds": _By(_seeds(1), _seeds(1), _seeds(10), _seeds(200)),
         "n_train": _By(16, 480, 1600, 79_312),
         "n_validation": _By(8, 96, 200, 19_828),
         "n_textures": _By(3, 120, 400, 99_140),

@@ -508,7 +508,11 @@ def _bagged(profile: str, part: pd.DataFrame, places: Sequence[Path]) -> pd.Data
     images = adaptation.bagged([place / adaptation.NETWORK for place in places], configuration, seed, profile)
     found = {"target_miou": adaptation.pooled_miou(images), "single_miou": part["target_miou"].mean()}
     row = {"profile": profile, **{name: part[name].iloc[0] for name in NAMES}, "networks": len(places), **found}
-    return pd.DataFrame([{**row, "best_miou": part["target_miou"].max(), "n_test": len(images)}])
+    row |= {"best_miou": part["target_miou"].max(), "n_test": len(images)}
+    return pd.DataFrame([row | {name: ", ".join(map(str, sorted(part[name].unique()))) for name in _ORIGIN}])
+
+
+_ORIGIN = ("seed", "device", "versions", "commit", "dirty")  # of the networks
 
 
 def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
@@ -518,7 +522,8 @@ def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
     -------
     pandas.DataFrame
         profile, shift, arm, networks, target_miou (of the mean of their probabilities), single_miou and best_miou (mean
-        and best of the networks alone), n_test (micrographs). Empty where `collect` has stored none.
+        and best of the networks alone), n_test (micrographs) and, since they are stored, the seed, device, versions,
+        commit and dirty of the networks. Empty where `collect` has stored none.
     """
     columns = [*NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
     return _in_order(stored_rows(BAGGED_TABLE, profile, columns, folder))

@@ -202,7 +202,7 @@ def claims(runs: pd.DataFrame, images: pd.DataFrame, *, profile: str) -> pd.Data
     rows = []
     for arm, score in product(_ARMS, SIGNS):
         claim = {"claim": f"{_PRINTED[score]} after {arm} fine-tuning, 1,000 new images"}
-        rows.append({**answering(table_2_cell(arm, score)), **claim, **_level(table, arm, score)})
+        rows.append({**answering(table_2_cell(arm, score)), **claim, **_level(table, images, arm, score)})
     for score in SIGNS:
         gained, chance = (_gain_cell(name) for name in (f"{_PRINTED[score]} gained", f"p, {_SHORT[score]}"))
         claim = {"claim": f"{_PRINTED[score]}: adaptive minus random fine-tuning"}
@@ -216,11 +216,15 @@ def claims(runs: pd.DataFrame, images: pd.DataFrame, *, profile: str) -> pd.Data
 _TOO_FEW = {"verdict": NOT_RUN, "why": "needs two trainings an arm or more, scored on the real test groups"}
 
 
-def _level(table: pd.DataFrame, arm: str, score: str) -> dict:
+def _level(table: pd.DataFrame, images: pd.DataFrame, arm: str, score: str) -> dict:
     row = table[table["arm"] == arm] if len(table) else table
     if row.empty or row["n"].item() < 2:
         return _TOO_FEW
     why = "other material: the paper's 12 images could not be had"
+    groups = grain_report.summarise(images, "test", [arm])
+    if len(groups) and not np.isnan(groups["confidence"].item()):
+        low, high = groups[f"{score}_low"].item(), groups[f"{score}_high"].item()
+        why += f"; over {groups['groups'].item()} overlap groups [{low:.4f}, {high:.4f}]"
     return judged_level(ours_of(row.iloc[0], score), table_2_cell(arm, score).value, why)
 
 

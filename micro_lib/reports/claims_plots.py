@@ -1,6 +1,8 @@
 """Figures of what is published beside what is ours, from the stored tables, and the poster of the whole way."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +14,7 @@ from skimage.segmentation import find_boundaries
 from micro_lib.analysis import grain_size
 from micro_lib.application import plots
 from micro_lib.application.published import cells, is_measured
-from micro_lib.application.tables import VERDICTS, largest_profile
+from micro_lib.application.tables import SEPARATOR, VERDICTS, largest_profile, rounded
 from micro_lib.data.packs import Pack
 from micro_lib.models.scaling import segment_micrograph
 from micro_lib.models.segmenter import Segmenter
@@ -73,43 +75,109 @@ def _ours(count: int, over: str) -> str:
     return f" (ours: {count} {over})" if count else ""
 
 
-def effects(claims: pd.DataFrame, labels: Mapping[str, tuple[str, float]]) -> pd.DataFrame:
-    """Return what was gained by a method over the arm it is compared with, in percent or percentage points.
+def effects(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return every measured effect with an interval as a share of the published one, whatever their units.
 
     Parameters
     ----------
     claims : pandas.DataFrame
         The claims table.
-    labels : mapping of str to (str, float)
-        Claim -> what to call it, and the factor that turns ours into percent gained.
 
     Returns
     -------
     pandas.DataFrame
-        effect, value, low, high, level, n, over, theirs (the published number, missing where none is), verdict;
-        measured claims alone, in the order of `labels`.
+        label, value with value_low and value_high (1: as large as published; 0: none; below 0: reversed), told (ours, n
+        and the published one as readers see them) and verdict. Factors have no zero and are left out, as are counts and
+        p; of several published numbers that a claim answers the mean counts.
     """
     known = {(one.paper, one.where, one.name): one.number for one in cells()}
-    chosen, rows = largest_profile(claims).set_index("claim"), []
-    for name, (label, factor) in labels.items():
-        if name not in chosen.index or np.isnan(chosen.loc[name, "ours"]):
-            continue
-        row = chosen.loc[name]
-        ends = sorted(factor * row[["low", "high"]].to_numpy(float))
-        theirs = known.get((row["paper"], row["where"], row["answers"]), np.nan)
-        found = {"effect": label, "value": factor * row["ours"], "low": ends[0], "high": ends[1]}
-        rows.append(found | {"theirs": factor * theirs, **row[["level", "n", "over", "verdict"]]})
-    return pd.DataFrame(rows, columns=["effect", "value", "low", "high", "level", "n", "over", "theirs", "verdict"])
+    rows = []
+    for row in _intervals(claims, "effect", ("1", "%")):
+        names = row["answers"].split(SEPARATOR)
+        theirs = np.mean([known[row["paper"], row["where"], name] for name in names])
+        value, *ends = (row[name] / theirs for name in ("ours", "low", "high"))
+        rows.append(_line(row, value, *sorted(ends)) | {"told": f"{_told(row)}; published {row['published']}"})
+    return pd.DataFrame(rows, columns=_LINES)
+
+
+def statements(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return what decides statements without a number, in percent or percentage points, with columns as of `effects`.
+
+    The value is ours itself; statements that something in another unit decides are left out.
+    """
+    rows = [_line(row, row["ours"], row["low"], row["high"]) for row in _intervals(claims, "statement", ("%",))]
+    return pd.DataFrame(rows, columns=_LINES)
+
+
+_LINES = ["label", "value", "value_low", "value_high", "told", "verdict"]
+
+
+def _intervals(claims: pd.DataFrame, kind: str, units: Sequence[str]) -> list[dict]:
+    chosen = largest_profile(claims)
+    is_shown = (chosen["kind"] == kind) & chosen["level"].notna() & chosen["unit"].astype(str).isin(units)
+    return chosen[is_shown].to_dict("records")
+
+
+def _line(row: Mapping, value: float, low: float, high: float) -> dict:
+    values = {"value": value, "value_low": low, "value_high": high}
+    return {
+        "label": fill(f"{row['claim']} ({row['where']})", 62),
+        **values,
+        "told": _told(row),
+        "verdict": row["verdict"],
+    }
+
+
+def _told(row: Mapping) -> str:
+    unit = "" if str(row["unit"]) == "1" else f" {row['unit']}"
+    return f"{rounded(row['ours'], row['low'], row['high'])}{unit}, {row['n']} {row['over']}"
 
 
 def forest(ax: Axes, table: pd.DataFrame) -> None:
-    """Draw `effects`: ours with their intervals, the published ones as diamonds, to the right of zero a gain."""
-    counted = table["n"].astype(str) + " " + table["over"]
-    plots.forest(ax, table.assign(n=counted), label="effect", value="value", reference=0)
-    ax.plot(table["theirs"], np.arange(len(table))[::-1] + 0.25, "D", color=THEIRS, markersize=5, label="published")
-    levels = " and ".join(f"{100 * level:.3g} %" for level in sorted(set(table["level"].dropna())))
-    ax.plot([], [], "o-", color="C0", label=f"ours, {levels} interval")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.7 / ax.figure.get_figheight() / ax.get_position().height))
+    """Draw `effects` or `statements`, a line each in the colour of its verdict, and beside it the numbers as they are.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on; the x axis still wants its label.
+    table : pandas.DataFrame
+        One row a line, from the top.
+    """
+    at = np.arange(len(table))[::-1]
+    for verdict in (name for name in VERDICTS if (table["verdict"] == name).any()):
+        part = (table["verdict"] == verdict).to_numpy()
+        plots.errorbar(ax, table[part], at[part], "value", across=True, color=COLOURS[verdict], label=verdict)
+    ax.axvline(0, color="0.5", linestyle="--", linewidth=1, zorder=0)
+    ax.set_yticks(at, table["label"], fontsize=7)
+    ax.set_ylim(-0.6, len(table) - 0.4)
+    for place, text in zip(at, table["told"], strict=True):
+        ax.annotate(fill(text, 62), (1.02, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=7)
+    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.6 / ax.figure.get_figheight() / ax.get_position().height))
+
+
+def sheet(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw tables of `published.beside_ours`, see `beside`, two in a row.
+
+    Parameters
+    ----------
+    parts : mapping of str to pandas.DataFrame
+        Label of the x axis -> rows of one unit; at least one.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    rows = [list(parts.values())[i : i + 2] for i in range(0, len(parts), 2)]
+    heights = [1.3 + 0.36 * max(map(len, row)) for row in rows]
+    options = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
+    fig, axes = plt.subplots(len(rows), 2, figsize=(11, sum(heights)), **options)
+    for ax, found in zip_longest(axes.flat, parts.items()):
+        if found is None:
+            ax.set_axis_off()
+        else:
+            beside(ax, found[1])
+            ax.set_xlabel(found[0])
+    return fig
 
 
 def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, *, seed: int, line_px: int) -> Figure:

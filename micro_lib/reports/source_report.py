@@ -246,7 +246,7 @@ def claims(runs: pd.DataFrame, adapted: pd.DataFrame, *, profile: str) -> pd.Dat
         theirs = published("section 4.1", f"NanoSEM against {name}", "mIoU gained on the source")
         told = f"pre-training in domain after ImageNet against {name}: mIoU gained on the source"
         rows.append(percent_claim(told, _gain(runs, base, theirs.value), theirs))
-    rows += [_augmented(runs, *contrast) for contrast in _AUGMENTED]
+    rows += [_stated(runs, *contrast) for contrast in _STATED]
     return claim_rows([*rows, _forgetting(runs)], profile=profile, notebook="09_source_segmentation", runs=runs)
 
 
@@ -254,11 +254,13 @@ _IMITATED = (
     "paired over folds; generated micrographs and generated pictures for NanoSEM, made after the paper's words, a "
     "light network"
 )
-# Augmentation, what it is compared with, where, sign of the effect, section, the paper's words.
-_AUGMENTED = (
-    ("basic", "none", "source", 1, "section 3.1", "basic compares favourably to the unaugmented result"),
-    ("extended", "basic", "source", 1, "section 3.1", "extended grants better results than basic"),
-    ("extended", "basic", "T2", -1, "section 4.2", "basic consistently outperforms extended"),
+# Factor, its level, what that is compared with, where, sign of the effect, section, the paper's words.
+_STATED = (
+    ("augmentation", "basic", "none", "source", 1, "section 3.1", "basic compares favourably to none"),
+    ("augmentation", "extended", "basic", "source", 1, "section 3.1", "extended grants better results than basic"),
+    ("augmentation", "extended", "basic", "T2", -1, "section 4.2", "basic consistently outperforms extended"),
+    ("pre-training", "ImageNet", "random", "source", 1, "section 3.1", "ImageNet surpasses random initialisation"),
+    ("pre-training", "in-domain", "ImageNet", "source", -1, "section 4.1", "solely on NanoSEM: poor performance"),
 )
 
 
@@ -269,15 +271,16 @@ def _gain(runs: pd.DataFrame, base: str, theirs: float) -> dict:
     return percent_gain(row.iloc[0], theirs, _IMITATED) if len(row) else TOO_FEW
 
 
-def _augmented(runs: pd.DataFrame, level: str, base: str, domain: str, sign: int, where: str, words: str) -> dict:
-    stated = {"paper": "Goetz 2022", "where": where, "published": words, "unit": "%"}
-    stated["claim"] = f"{level} augmentation against {base}: mIoU gained on {domain}"
-    row = effects(grid(runs), "augmentation", base).query("level == @level and domain == @domain")
+def _stated(runs: pd.DataFrame, factor: str, level: str, base: str, domain: str, sign: int, *said: str) -> dict:
+    stated = {"paper": "Goetz 2022", "where": said[0], "published": said[1], "unit": "%"}
+    stated["claim"] = f"{level} {factor} against {base}: mIoU gained on {domain}"
+    row = effects(grid(runs), factor.replace("-", ""), base).query("level == @level and domain == @domain")
     if row.empty:
         return stated | TOO_FEW
     found = ours_of(row.iloc[0], "difference", 100)
     holds = sign * found["low"] > 0 and sign * found["high"] > 0
-    return stated | judged_statement(found, holds, f"mean over pre-trainings, {_IMITATED}")
+    other = "augmentations" if factor == "pre-training" else "pre-trainings"
+    return stated | judged_statement(found, holds, f"mean over {other}, {_IMITATED}")
 
 
 def _forgetting(runs: pd.DataFrame) -> dict:

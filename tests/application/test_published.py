@@ -1,11 +1,12 @@
 """Every published number finds its answer, or the reason why it has none."""
 
 import math
+import re
 
 import pandas as pd
 import pytest
 
-from micro_lib.application import tables
+from micro_lib.application import published, tables
 from micro_lib.application.published import (
     answering,
     beside_ours,
@@ -14,6 +15,7 @@ from micro_lib.application.published import (
     is_measured,
     judged_gain,
     judged_level,
+    judged_statement,
     ours_of,
     unanswered,
     untestable_level,
@@ -53,7 +55,15 @@ def test_numbers_are_printed_as_the_papers_print_them():
     improved = cell(
         "Goetz 2022", "section 4.2", "phase fractions", "targets of three whose estimate AdaptSegNet improves"
     )
-    assert improved.printed == "3" and improved.recomputed == 2
+    assert improved.printed == "3 (its own numbers give 2)" and improved.recomputed == 2
+
+
+def test_a_number_that_its_own_table_contradicts_says_so_beyond_rounding():
+    item = "T1.{}, DG - VGG16 U-Net, {}"
+    wrong = cell("Goetz 2022", "Table 3", item.format(3, "random, extended"), "RDT")
+    assert wrong.printed == "-4.2 % (its own numbers give -6.6)"
+    assert cell("Goetz 2022", "Table 3", item.format(5, "ImageNet, basic"), "RDT").printed == "1.2 %", "1.1 by its own"
+    assert not cell("Goetz 2022", "section 4.2", "T3, AdaptSegNet against target labels", "mIoU lost").is_contradicted
 
 
 def ours(low, high, number=None):
@@ -80,20 +90,33 @@ def test_a_level_is_reproduced_by_a_narrow_interval_alone(low, high, verdict, to
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "theirs", "verdict"),
+    ("low", "high", "theirs", "verdict", "too_wide"),
     [
-        (1.6, 2.4, 2, "reproduced"),
-        (1, 3, 2, "direction reproduced"),  # too wide to tell the size of it
-        (1, 3, 5, "direction reproduced"),
-        (-1, 3, 2, "not reproduced"),
-        (-2.4, -1.6, -2, "reproduced"),
-        (-3, -1, -5, "direction reproduced"),
-        (1, 3, -2, "not reproduced"),
-        (-3, -1, 2, "not reproduced"),
+        (1.6, 2.4, 2, "reproduced", False),
+        (1, 3, 2, "direction reproduced", True),
+        (1, 3, 5, "direction reproduced", False),
+        (-1, 3, 2, "not reproduced", True),
+        (-1, 3, 5, "not reproduced", False),  # none or small, but not as large as published
+        (-2.4, -1.6, -2, "reproduced", False),
+        (-3, -1, -5, "direction reproduced", False),
+        (1, 3, -2, "not reproduced", False),
+        (-3, -1, 2, "not reproduced", False),
     ],
 )
-def test_an_effect_needs_the_sign_of_the_published_one(low, high, theirs, verdict):
-    assert judged_gain(ours(low, high), theirs, "")["verdict"] == verdict
+def test_an_effect_needs_the_sign_of_the_published_one(low, high, theirs, verdict, too_wide):
+    found = judged_gain(ours(low, high), theirs, "reason")
+    assert found["verdict"] == verdict
+    assert found["why"] == ("our interval is too wide to tell; reason" if too_wide else "reason")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "holds", "too_wide"), [(1, 3, True, False), (-1, 3, False, True), (-3, -1, False, False)]
+)
+def test_a_statement_that_an_interval_leaves_open_says_so(low, high, holds, too_wide):
+    found = judged_statement(ours(low, high), holds, "reason")
+    assert found["verdict"] == ("holds here" if holds else "does not hold here")
+    assert found["why"] == ("our interval is too wide to tell; reason" if too_wide else "reason")
+    assert judged_statement({"ours": 0.3, "n": 4, "over": "choices"}, False, "reason")["why"] == "reason"
 
 
 def test_levels_of_closed_data_are_not_judged_however_close():
@@ -127,6 +150,15 @@ def test_a_number_stands_beside_the_claim_that_answers_it():
         ["mean IoU", 0.15, 0.745],
     ]
     assert table.loc[~is_measured(table), "why"].ne("").all()
+
+
+def test_readers_see_every_row_and_word_of_a_paper_by_its_tables():
+    wordy = {**claim(ERROR), "why": "so " * 60}
+    html = published.as_html(beside_ours(claims(wordy)), "Trampert 2021")
+    titles = re.findall("<h4>Trampert 2021, (.*)</h4>", html)
+    assert titles == list(dict.fromkeys(one.where for one in cells() if one.paper == "Trampert 2021"))
+    assert html.count("<tr") == sum(one.paper == "Trampert 2021" for one in cells()) + len(titles)
+    assert ("so " * 60).strip() in html and "<td>0.099 +- 0.010</td>" in html
 
 
 def test_the_largest_profile_answers():

@@ -193,6 +193,12 @@ def test_readers_see_verdicts_counted_and_the_effects_of_the_largest_profile():
     assert "| 0.712 [0.691, 0.733] % |" in tables.claims_markdown(rows({**MEASURED, "unit": "%"}))
 
 
+def test_counts_are_whole_numbers():
+    count = {**CLAIM, "ours": 15.0, "n": 16, "over": "contrasts", "kind": "effect", "verdict": "not reproduced"}
+    text = tables.claims_markdown(rows(count, {**count, "claim": "share", "ours": 0.25}))
+    assert "| 15 | 16 contrasts |" in text and "| 0.250 | 16 contrasts |" in text
+
+
 def test_the_claims_of_the_readme_are_replaced_between_their_marks():
     start, end = tables.README_MARKS
     once = tables.with_claims(f"# a\n{start}\nold\n{end}\nz\n", rows(MEASURED))
@@ -236,6 +242,17 @@ def test_a_claim_that_moves_to_another_notebook_is_not_doubled(tmp_path):
     write_table(rows(MEASURED, notebook="13_z"), tmp_path / "claims.csv")
     known = tables.with_stored(rows(MEASURED, notebook="09_y"), tmp_path / "claims.csv")
     assert known["notebook"].tolist() == ["09_y"]
+
+
+def test_a_reason_for_no_answer_goes_once_there_is_one(tmp_path):
+    unanswered = {**CLAIM, "answers": "a", "verdict": "not run here", "why": "no stored run"}
+    others = [{**unanswered, "claim": "of b", "answers": "b"}, {**unanswered, "claim": "a statement", "answers": ""}]
+    write_table(rows(unanswered, *others, notebook="13_z"), tmp_path / "claims.csv")
+    for found in ({**MEASURED, "claim": "new", "answers": "a; c"}, {**unanswered, "claim": "new", "why": "too few"}):
+        known = tables.with_stored(rows(found, notebook="09_y"), tmp_path / "claims.csv")
+        assert known["claim"].tolist() == ["new", "of b", "a statement"]
+    elsewhere = rows({**MEASURED, "claim": "new", "answers": "a", "where": "section 3.3"}, notebook="09_y")
+    assert len(tables.with_stored(elsewhere, tmp_path / "claims.csv")) == 4
 
 
 def test_a_stored_table_of_fewer_columns_is_still_known(tmp_path):

@@ -126,6 +126,8 @@ def test_claims_follow_the_scores():
     assert table.loc["pixel error after random fine-tuning, 1,000 new images", "verdict"] == "not reproduced"
     assert (table["n"] == 4).all() and (table["seeds"] == "1 2 3 4").all() and len(table) == 8
     assert (table["over"] == "runs").all() and table["level"].dropna().tolist() == [0.95] * 6
+    level = table.loc["mean IoU after random fine-tuning, 1,000 new images", "why"]
+    assert level.endswith("over 3 overlap groups [0.7637, 0.7662]"), "of the images, which lie a little above"
     chance = table.loc["p of adaptive against random fine-tuning over runs: mean IoU"]
     assert chance["verdict"] == "direction reproduced" and 0 < chance["ours"] < 1e-4
     gains = np.array([0.1, 0.101, 0.102, 0.1])

@@ -67,18 +67,38 @@ def test_ours_stand_below_theirs_with_their_interval(ax, claims):
     ]
 
 
-def test_effects_are_turned_so_that_gains_are_positive(claims):
-    table = claims_plots.effects(claims, {"gain": ("less", -100), "unknown": ("x", 1), "level": ("more", 1)})
-    first, second = table.to_dict("records")
-    assert (first["value"], first["low"], first["high"], first["theirs"]) == pytest.approx((-1, -3, 1, -1.5))
-    assert second["effect"] == "more" and second["theirs"] == 0.763
+def test_effects_are_shares_of_the_published_ones(claims):
+    (row,) = claims_plots.effects(claims).to_dict("records")
+    assert (row["value"], row["value_low"], row["value_high"]) == pytest.approx((2 / 3, -2 / 3, 2))
+    assert row["label"] == "gain (section 3.3)"
+    assert row["told"] == "0.010 [-0.010, 0.030], 10 runs; published +0.015, from its means"
+    turned = claims.assign(answers="adaptive against random: pixel error gained")
+    assert claims_plots.effects(turned)["value_high"].tolist() == pytest.approx([0.01 / 0.011]), "less is gained"
+    assert claims_plots.effects(claims.assign(unit="times")).empty, "a factor has no zero"
+    assert claims_plots.effects(claims.assign(level=np.nan)).empty
 
 
-def test_a_forest_of_effects_has_a_line_each(ax, claims):
-    claims_plots.forest(ax, claims_plots.effects(claims, {"gain": ("more", 100), "level": ("level", 1)}))
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["more", "level"]
-    assert {text.get_text() for text in ax.texts} == {"1.0 [-1.0, 3.0], n = 10 runs", "0.70 [0.60, 0.90], n = 10 runs"}
-    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["published", "ours, 95 % interval"]
+def test_statements_are_drawn_as_they_are(claims):
+    said = claims.assign(kind="statement", unit=["%", "micrographs"], answers="")
+    (row,) = claims_plots.statements(said).to_dict("records")
+    assert (row["value"], row["value_low"], row["told"]) == (0.01, -0.01, "0.010 [-0.010, 0.030] %, 10 runs")
+
+
+def test_a_forest_has_a_line_each_in_the_colour_of_its_verdict(ax, claims):
+    both = pd.concat([claims[:1], claims[:1].assign(claim="more", verdict="direction reproduced")], ignore_index=True)
+    claims_plots.forest(ax, claims_plots.effects(both))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["gain (section 3.3)", "more (section 3.3)"]
+    direction, none = ax.containers
+    assert direction[0].get_ydata() == [0] and none[0].get_ydata() == [1], "from the top"
+    assert none[0].get_color() == claims_plots.COLOURS["not reproduced"] and len(ax.texts) == 2
+
+
+def test_a_sheet_has_a_panel_each(claims):
+    table = beside_ours(claims)
+    levels = claims_plots.measured(claims_plots.of_table(table, "Trampert 2021", "Table 2"))
+    figure = claims_plots.sheet({"a": levels, "b": levels, "c": levels})
+    assert [ax.get_xlabel() for ax in figure.axes] == ["a", "b", "c", ""] and len(levels) == 1
+    plt.close(figure)
 
 
 def test_the_poster_goes_from_parameters_to_a_measured_micrograph():

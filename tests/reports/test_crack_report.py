@@ -249,7 +249,10 @@ def test_runs_of_one_fold_are_no_specimens():
 
 def test_levels_are_judged_by_the_interval_over_specimens():
     table = judged({"mixed": 20.5, "real": 30, "real long": 30})
-    assert len(table) == 12 and table["answers"].ne("").all()
+    alone = "synthetic tiles alone err less than real ones: error on held specimens, synthetic less real"
+    assert len(table) == 13 and table.index[table["answers"] == ""].tolist() == [alone]
+    assert table.loc[alone, "verdict"] == "does not hold here" and table.loc[alone, "ours"] == pytest.approx(0.1)
+    assert judged({"mixed": 20, "real": 45, "real long": 45}).loc[alone, "verdict"] == "holds here"
     chance = table.loc["p of mixed against real training over runs: error on held specimens"]
     assert chance["verdict"] == "direction reproduced" and chance["ours"] < 0.01 and chance["over"] == "runs"
     name = "crack classifier, {} model: error on held specimens"

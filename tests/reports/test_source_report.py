@@ -173,6 +173,11 @@ def test_claims_judge_effects_and_leave_levels_unjudged():
     assert gain["ours"] == pytest.approx(3) and gain["verdict"] == "direction reproduced"
     assert table.loc["basic augmentation against none: mIoU gained on source", "verdict"] == "holds here"
     assert table.loc["extended augmentation against basic: mIoU gained on source", "verdict"] == "holds here"
+    started = table.loc["ImageNet pre-training against random: mIoU gained on source"]
+    assert started["verdict"] == "holds here" and started["ours"] == pytest.approx(100 * GAINS["ImageNet"])
+    alone = table.loc["in-domain pre-training against ImageNet: mIoU gained on source"]
+    assert alone["ours"] == pytest.approx(100 * (GAINS["in-domain"] - GAINS["ImageNet"]))
+    assert alone["verdict"] == "holds here", "that it is poor"
     better = table.loc["extended augmentation against basic: mIoU gained on T2"]
     assert better["verdict"] == "does not hold here" and better["ours"] == pytest.approx(1)
 
@@ -192,7 +197,7 @@ def test_only_networks_from_imagenet_are_said_to_forget():
 @pytest.mark.parametrize("folds", [0, 1])
 def test_fewer_than_two_folds_judge_nothing(folds):
     table = claims(runs(1)[: folds * 100], NOTHING, profile="smoke")
-    assert set(table["verdict"]) == {"not run here", NOT_TESTABLE} and len(table) == 88 and table["low"].isna().all()
+    assert set(table["verdict"]) == {"not run here", NOT_TESTABLE} and len(table) == 90 and table["low"].isna().all()
 
 
 def test_a_gain_that_may_be_none_is_not_reproduced():

@@ -1,12 +1,14 @@
 """The table of published numbers agrees with itself where one number follows from others."""
 
 import re
+from collections import Counter
 
+import nbformat
 import pandas as pd
 import pytest
 
 from micro_lib.analysis.stats import agresti_coull
-from micro_lib.application.tables import with_claims
+from micro_lib.application.tables import SEPARATOR, largest_profile, with_claims
 from micro_lib.core.runs import read_table, repository_root
 
 ARMS = ("no adaptation", "AdaptSegNet")
@@ -70,6 +72,10 @@ def test_reductions_and_reversals_follow_from_their_tables(published):
     none, adapted = (table.loc[("T3", f"phase fraction, {arm}"), "sd"] for arm in ARMS)
     factor = goetz.loc[("section 4.2", "phase fractions", "factor by which AdaptSegNet reduces the scatter on T3")]
     assert none / adapted == pytest.approx(factor["recomputed"], abs=0.05) and float(factor["value"]) == 10
+    none, adapted = (float(score) for score in goetz.loc["Table 5"].xs("mIoU", level="quantity")["value"])
+    labels = float(goetz.loc[("section 4.2", "T3, trained on target labels", "mIoU"), "value"])
+    share = goetz.loc[("section 4.2", "T3, AdaptSegNet against target labels", "share of the gap closed"), "recomputed"]
+    assert 100 * (adapted - none) / (labels - none) == pytest.approx(share, abs=0.05)
     reference = float(goetz.loc["Table 2"]["value"].iloc[-1])  # S.10
     for name in off:
         after = float(goetz.loc[("section 4.2", name, "source mIoU after adaptation"), "value"])
@@ -107,7 +113,34 @@ def test_most_printed_transferabilities_agree_and_those_that_do_not_are_known(pu
     assert items == {("Table 3", "T1.3"), ("Table 4", "T2.3"), ("Table 6", "T2.3")}
 
 
-def test_the_readme_states_the_claims_table():
-    root = repository_root()
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    assert with_claims(readme, read_table(root / "figures" / "tables" / "claims.csv")) == readme, "run `make publish`"
+@pytest.fixture(scope="module")
+def claims():
+    return read_table(repository_root() / "figures" / "tables" / "claims.csv")
+
+
+def test_every_published_number_is_answered_by_one_claim(published, claims):
+    chosen = largest_profile(claims)
+    names = chosen.assign(name=chosen["answers"].fillna("").str.split(SEPARATOR)).explode("name").query("name != ''")
+    answered = list(names[["paper", "where", "name"]].itertuples(index=False, name=None))
+    assert not [name for name, count in Counter(answered).items() if count > 1]
+    numbers = published.assign(name=published["item"] + ": " + published["quantity"])
+    assert set(answered) == set(numbers[["paper", "where", "name"]].itertuples(index=False, name=None))
+
+
+def test_every_published_figure_has_ours_beside_it_or_what_differs():
+    folder = repository_root() / "notebooks"
+    cells = nbformat.read(folder / "13_claims_and_figures.ipynb", as_version=4).cells
+    (text,) = (cell.source for cell in cells if cell.source.startswith("## 5 The published figures"))
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    assert all(len(row) == 5 and row[4] for row in rows)
+    named = {re.match(r"(\w+).* 20\d\d, (\d)", row[0]) for row in rows} - {None}
+    numbers = {("Trampert", str(n)) for n in range(1, 5)} | {("Goetz", str(n)) for n in range(1, 8)}
+    assert {match.groups() for match in named} == numbers
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert len(links) > 15 and not [link for link in links if not (folder / link).is_file()]
+    assert all("](" in row[2] or row[2] in ("none", "section 1 there") for row in rows)
+
+
+def test_the_readme_states_the_claims_table(claims):
+    readme = (repository_root() / "README.md").read_text(encoding="utf-8")
+    assert with_claims(readme, claims) == readme, "run `make publish`"
