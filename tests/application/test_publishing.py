@@ -83,7 +83,7 @@ def test_the_readme_states_what_was_published(built):
     readme.write_text("\n".join(["before", *README_MARKS, "after"]))
     finish(built, "03_a", {"claims.csv": claims("x is larger", "03_a")})
     publish(built)
-    assert "| x is larger (p, w) | 1 | 1.00 | 1 runs | quick | reproduced |" in readme.read_text()
+    assert "| x is larger (p, w) | 1 | 1 | 1 runs | quick | reproduced |" in readme.read_text()
 
 
 def test_what_should_not_be_published_is_refused(built):
