@@ -122,7 +122,8 @@ def _adaptation_phases() -> list[Phase]:
     return [
         Phase(where, SUPERVISED, "deeplabv2", batch, px, plan["source_steps"], PUBLISHED_FOLDS),
         Phase(where, "NanoSEM, before S.7 to S.9", "vgg16 encoder", *pictured),
-        Phase(where, "source, S.1 to S.9", "vgg16", first["batch"], px, first["steps"], 9 * PUBLISHED_FOLDS),
+        Phase(where, "source, S.1 to S.9 but S.3", "vgg16", first["batch"], px, first["steps"], 8 * PUBLISHED_FOLDS),
+        Phase(where, "source, S.3", "vgg16", first["batch"], px, 2 * first["steps"], PUBLISHED_FOLDS),  # section 3.1
         Phase(where, ADAPTED, "adaptsegnet", batch, px, plan["steps"], TARGETS * PUBLISHED_FOLDS),
     ]
 
