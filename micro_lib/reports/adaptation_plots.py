@@ -104,12 +104,12 @@ def arm_key(fig: Figure, arms: Sequence[str]) -> None:
 
 def _line(arm: str) -> dict:
     turn, i = divmod(ORDER.index(arm), COLOURS)
-    return {"color": f"C{i}", "linestyle": ("-", "--")[turn]}
+    return {"color": f"C{i}", "linestyle": ("-", "--", ":")[turn]}
 
 
 def _marker(arm: str) -> dict:
     turn, i = divmod(ORDER.index(arm), COLOURS)
-    return {"color": f"C{i}", "fmt": "os"[turn]}
+    return {"color": f"C{i}", "fmt": "os^"[turn]}
 
 
 def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = None) -> None:

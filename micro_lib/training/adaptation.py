@@ -55,20 +55,22 @@ SMP_NETWORKS = ("lite0", "resnet18", "resnet34", "vgg16")
 DEEPLABS = {"deeplabv2": deeplab.RATES, "deeplabv2 of two rates": deeplab.ANCESTOR_RATES}
 ARCHITECTURES = (*SMP_NETWORKS, *DEEPLABS)
 # The first is published as the best, and what arms have unless they say otherwise. Which one is best without adaptation
-# depends on the target, whose labels nobody may ask: the others stand beside it, so that it flatters no method.
+# depends on the target, whose labels nobody may ask: others stand beside it, so that it flatters no method.
 AUGMENTATIONS = ("extended", "crop", "none")  # of data.tiles.MODES
+_LESS = {"lightly augmented": "crop", "not augmented": "none"}
 ARMS = {
     "no adaptation": {},
-    "no adaptation, lightly augmented": {"augmentation": "crop"},
-    "no adaptation, not augmented": {"augmentation": "none"},
     **{method: {"method": method} for method in METHODS if method != "none"},
-    "self-training, lightly augmented": {"method": "self-training", "augmentation": "crop"},
     "AdaptSegNet, aligned": {"method": "AdaptSegNet", "alignment": "pseudo"},
     "AdaptSegNet, aligned by truth": {"method": "AdaptSegNet", "alignment": "true"},
     "1 label": {"labels": "1"},
     "2 labels": {"labels": "2"},
     "oracle": {"labels": "oracle"},
-    "oracle, lightly augmented": {"labels": "oracle", "augmentation": "crop"},
+}
+ARMS |= {
+    f"{arm}, {less}": {**ARMS[arm], "augmentation": mode}
+    for arm in ("no adaptation", "AdaptSegNet", "self-training", "oracle")
+    for less, mode in _LESS.items()
 }
 CONFIGURATIONS = {
     f"{arm}, {name}": {"shift": name, **changes}
