@@ -580,6 +580,18 @@ def test_one_fold_judges_nothing():
     assert set(bare.loc[bare["verdict"] == "reproduced", "over"]) == {"formula"} and bare["low"].isna().all()
 
 
+def test_the_best_unadapted_network_stands_beside_a_gain():
+    runs = scatter(paper())
+    other = runs[(runs["shift"] == "T2") & (runs["arm"] == "no adaptation")].assign(arm="no adaptation, not augmented")
+    found = verdicts(pd.concat([runs, other.assign(target_miou=other["target_miou"] + 0.2)], ignore_index=True))
+    told, alone = (
+        verdicts(runs).loc["mIoU gained by AdaptSegNet on T2"],
+        found.loc["mIoU gained by AdaptSegNet on T2"],
+    )
+    assert told["verdict"] == alone["verdict"] and told["ours"] == alone["ours"]
+    assert "; over no adaptation, not augmented: -" in alone["why"] and "augmented" not in told["why"]
+
+
 def test_claims_name_the_device_of_their_runs():
     assert set(verdicts(paper().assign(device="cuda"))["device"]) == {"cuda"}
 
