@@ -64,7 +64,7 @@ def _sweep(options) -> int:
 
 
 def _check(options) -> int:
-    from micro_lib.data.files import check, describe
+    from micro_lib.data.check import check, describe
 
     try:
         problems = check(options.folder, _class_map(options.classes) if options.classes else None)

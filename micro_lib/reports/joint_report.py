@@ -480,7 +480,7 @@ def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
     helps = plain["helps"]
     best = plain.loc[plain.loc[helps if helps.any() else helps.index, "difference"].idxmax()]
     reach = best["difference_high"]
-    why = "" if helps.any() or reach <= 0 else f"our interval is too wide to tell, it holds gains up to {reach:.3f}; "
+    why = "" if helps.any() or reach <= 0 else f"gains up to {reach:.3f} are not ruled out; "
     why += f"largest gain in mean IoU of {len(plain)} plain arms: k = {best['k'] or 'all'}, {best['arm']}; "
     why += f"over specimens [{best['specimens_low']:.3f}, {best['specimens_high']:.3f}]; "
     why += f"{helps.sum()} better, their p corrected for {len(plain)} arms (Holm)"

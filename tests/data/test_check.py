@@ -11,7 +11,8 @@ from PIL import Image
 
 from micro_lib.__main__ import main
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
-from micro_lib.data.files import COLUMNS, check, describe, read_micrograph, write_mask, write_micrograph
+from micro_lib.data.check import COLUMNS, check, describe
+from micro_lib.data.files import read_micrograph, write_mask, write_micrograph
 
 IDS = ClassMap("ids", ("grain", "boundary", "pore"), {0: 0, 1: 1, 2: 2}, ("#000000", "#777777", "#ffffff"))
 

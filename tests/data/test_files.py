@@ -19,10 +19,10 @@ from micro_lib.data.files import (
     info_bar_rows,
     read_mask,
     read_micrograph,
-    read_pixel_size,
     write_mask,
     write_micrograph,
 )
+from micro_lib.data.formats import read_pixel_size
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=33)
 FINITE = {"allow_nan": False, "allow_infinity": False, "width": 32}

@@ -17,7 +17,7 @@ from skimage.measure import label
 
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
-from micro_lib.data.files import check
+from micro_lib.data.check import check
 from micro_lib.data.manifest import read_manifest
 from micro_lib.data.packs import pack
 from micro_lib.synthesis import crack_drawing, cracks
