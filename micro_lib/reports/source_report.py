@@ -49,9 +49,9 @@ def stored(profile: str, folder: str | Path = "") -> pd.DataFrame:
         full = source.complete(json.loads(text))  # a table has an empty cell for ""
         return {"arm": arm_of(text), **{factor: full[factor] for factor in FACTORS}}
 
-    columns = ("arm", "seed", "fold", "architecture", "trouble", *FACTORS)
-    runs = stored_sweep("source", profile, named, columns, folder)[0]
-    return runs.assign(trouble=lambda rows: rows["trouble"].fillna(""))
+    runs = stored_sweep("source", profile, named, ("arm", "seed", "fold", "architecture", *FACTORS), folder)[0]
+    told = runs["trouble"].fillna("") if "trouble" in runs else ""  # of which the oldest rows say nothing
+    return runs.assign(trouble=told)
 
 
 def scores(runs: pd.DataFrame) -> pd.DataFrame:

@@ -64,7 +64,11 @@ def test_unnamed_arms_are_written_out():
 
 def test_stored_rows_come_back_with_their_arms(tmp_path):
     assert stored("study", tmp_path).empty
-    table = runs(1, ("two-stage, basic", "random, none")).drop(columns="arm").assign(profile=["study", "smoke"])
+    table = (
+        runs(1, ("two-stage, basic", "random, none"))
+        .drop(columns=["arm", "trouble"])
+        .assign(profile=["study", "smoke"])
+    )
     write_table(table, tmp_path / "source_runs.csv")
     assert stored("study", tmp_path)["arm"].tolist() == ["two-stage, basic"]
     assert scores(stored("study", tmp_path))["n"].tolist() == [1], "an arm whose schedule is an empty cell counts"
