@@ -38,7 +38,10 @@ SWEEPS = {
 }
 # Name of a sweep -> function(profile, folder, tables), called when the sweep has ended: what its runs left in their
 # folders beside rows and images becomes tables.
-COLLECTED = {name: f"micro_lib.reports.{name}_report:collect" for name in ("adaptation", "joint")}
+COLLECTED = {
+    "adaptation": "micro_lib.reports.adaptation_collect:collect",
+    "joint": "micro_lib.reports.joint_report:collect",
+}
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")

@@ -8,28 +8,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from micro_lib.analysis.metrics import score_lines
 from micro_lib.analysis.stats import cluster_bootstrap
-from micro_lib.application.plots import Panel, credit, save, sheet
 from micro_lib.application.tables import (
     mean_fields,
     paired_fields,
     stored_rows,
     stored_sweep,
-    tables_dir,
 )
-from micro_lib.core.labels import ClassMap
 from micro_lib.core.profiles import settings
-from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.core.seeds import stream
-from micro_lib.data.records import Record
 from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE
-from micro_lib.reports.adaptation_plots import error_maps, line_maps
 from micro_lib.training import adaptation
 
 NONE, ORACLE, ADVERSARIAL = "no adaptation", "oracle", "AdaptSegNet"
@@ -85,20 +77,22 @@ def stored(profile: str, folder: str | Path = "", *, development: bool = False) 
         Runs, as `adaptation.run` returns them, and micrographs, as `adaptation.Setting.score`, both with shift and arm.
     """
     columns = ("seed", *NAMES, "fold", *MEASURES, "trouble")
-    runs, images = stored_sweep("adaptation", profile, _names, (*columns, "architecture", "generated"), folder)
-    runs = runs[_is_kept(runs, profile) & (runs["shift"].isin(DEVELOPMENT) == development)].assign(
+    runs, images = stored_sweep("adaptation", profile, names_of, (*columns, "architecture", "generated"), folder)
+    runs = runs[is_kept(runs, profile) & (runs["shift"].isin(DEVELOPMENT) == development)].assign(
         trouble=lambda rows: rows["trouble"].fillna("")
     )
     return runs.reset_index(drop=True), images.merge(runs[["configuration", "seed"]])
 
 
-def _is_kept(runs: pd.DataFrame, profile: str) -> pd.Series:
+def is_kept(runs: pd.DataFrame, profile: str) -> pd.Series:
+    """Tell which runs count: those of the profile's own network, and of real shifts those on real micrographs."""
     stand_in = runs["shift"].isin(list(REAL)) & runs["generated"].astype(bool)
     own = runs["architecture"] == settings("adaptation", profile)["architecture"]
     return own & ~stand_in
 
 
-def _names(configuration: str) -> dict:
+def names_of(configuration: str) -> dict:
+    """Return the shift and the arm that a stored configuration (JSON) belongs to."""
     return {"shift": adaptation.complete(json.loads(configuration))["shift"], "arm": arm_of(configuration)}
 
 
@@ -405,116 +399,6 @@ def warnings(runs: pd.DataFrame, images: pd.DataFrame) -> list[str]:
     return said
 
 
-# ------------------------------------------------------------------------------------------------ after a sweep
-
-
-def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
-    """Gather what a sweep has left in its folders: curves of runs, the mean of the folds' networks (bagging), pictures.
-
-    A sweep calls this when it has ended. Bagging of the same networks is not repeated, nor replaced by that of fewer.
-
-    Parameters
-    ----------
-    profile : str
-        Of the sweep.
-    sweep : str or pathlib.Path
-        Its folder, with ``runs/<key>/done.json``.
-    folder : str or pathlib.Path
-        Where ``adaptation_curves.csv`` and ``adaptation_bagged.csv`` go, beside rows that are there; ``""`` is that of
-        the stored tables.
-    """
-    folder = Path(folder or tables_dir())
-    done = [(path.parent, read_json(path)) for path in sorted(Path(sweep).glob("runs/*/done.json"))]
-    done = [(place, {**row, **_names(row["configuration"])}) for place, row in done if row["profile"] == profile]
-    kept = _is_kept(pd.DataFrame([row for _, row in done]), profile) if done else ()
-    done = [one for one, is_kept in zip(done, kept, strict=True) if is_kept and one[1]["shift"] not in DEVELOPMENT]
-    for place, row in done:
-        names = {name: row[name] for name in ("profile", *NAMES, "seed", "fold")}
-        curve = pd.DataFrame([names]).merge(read_table(place / "curve.csv"), how="cross")
-        merge_rows(folder / CURVES_TABLE, curve, ("profile", *NAMES, "seed", "step"))
-    rows = pd.DataFrame([row for _, row in done])
-    for (name, arm), part in rows.groupby(NAMES) if done else ():
-        places = [place for place, row in done if (row["shift"], row["arm"]) == (name, arm)]
-        several = name in adaptation.GENERATED and part["fold"].nunique() > 1
-        if several and not is_bagged(part, bagged(profile, folder)):
-            merge_rows(folder / BAGGED_TABLE, _bagged(profile, part, places), ("profile", *NAMES))
-    for (name, seed), part in rows.groupby(["shift", "seed"]) if done else ():
-        places = {row["arm"]: done[i][0] for i, row in part.iterrows()}
-        wanted = set(SHOWN) - ({ORACLE} if name in TRANSDUCTIVE else set())
-        if wanted <= set(places) and (name in REAL or (name in PUBLISHED and seed == 1)):
-            (_judge_fold if name in REAL else _draw_errors)(profile, name, seed, places, folder)
-
-
-def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> tuple[Sequence[Record], dict, ClassMap]:
-    """Test micrographs of the target, the class ids that networks give their pixels, by arm, and the classes."""
-    setting = adaptation.Setting(adaptation.complete({"shift": shift}), seed, profile)
-    records, scale = setting.shift.target_test[: None if shift in THIN else 2], setting.framing.scale
-    networks = {arm: adaptation.load(place / adaptation.NETWORK)[0] for arm, place in places.items()}
-    found = {
-        arm: [setting.predict([net], r.image, scale).argmax(-1).astype(np.uint8) for r in records]
-        for arm, net in networks.items()
-    }
-    return records, found, setting.shift.class_map
-
-
-def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
-    """Draw a tested micrograph of a real target with its mask and those that the arms give it; score thin classes."""
-    known = {arm: places[arm] for arm in (*SHOWN[:-1], *FEW, ORACLE) if arm in places}
-    records, found, class_map = _found(profile, shift, seed, known)
-    record = records[0]
-    if thin := THIN.get(shift):
-        names, line = {"profile": profile, "shift": shift, "seed": seed}, class_map.classes.index(thin)
-        scored = [
-            {**names, "arm": arm, "class": thin, **_mean_lines(records, masks, line)} for arm, masks in found.items()
-        ]
-        merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
-        if (record.mask == line).any():
-            fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
-            credit(fig, f"{thin} in {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
-            save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
-            plt.close(fig)
-    panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
-    panels += [Panel(record.image, masks[0], arm) for arm, masks in found.items()]
-    fig = sheet(panels, columns=4, class_map=class_map, panel_inch=2.5)
-    credit(fig, f"{shift}, tested micrograph {record.name}, seed {seed}, {profile}")
-    save(fig, folder.parent, f"adaptation_masks_{shift.replace(' ', '_')}_{seed}")
-    plt.close(fig)
-
-
-def _mean_lines(records: Sequence[Record], masks: Sequence[np.ndarray], line: int) -> dict[str, float]:
-    """Means over micrographs of how well the class id `line` is found as lines."""
-    each = [score_lines(r.mask == line, mask == line, TOLERANCE_PX) for r, mask in zip(records, masks, strict=True)]
-    return pd.DataFrame(each).mean().to_dict()
-
-
-def _draw_errors(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
-    """Draw where networks are right and wrong in a generated target (Figures 4 to 6)."""
-    records, found, _ = _found(profile, shift, seed, {arm: places[arm] for arm in SHOWN})
-    fig = error_maps(records, found)
-    credit(fig, f"{shift}, test part, seed {seed}, {profile}; lath bainite: green found, orange missed, blue invented")
-    save(fig, folder.parent, f"adaptation_errors_{shift}")
-    plt.close(fig)
-
-
-def is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
-    """Tell whether these runs, or more of their arm, are bagged already: a fresh clone has the table, not the runs."""
-    known = bags[(bags[NAMES] == part[NAMES].iloc[0]).all(axis=1)]
-    same = (known["networks"] == len(part)) & np.isclose(known["single_miou"].astype(float), part["target_miou"].mean())
-    return bool((same | (known["networks"] > len(part))).any())
-
-
-def _bagged(profile: str, part: pd.DataFrame, places: Sequence[Path]) -> pd.DataFrame:
-    configuration, seed = json.loads(part["configuration"].iloc[0]), int(part["seed"].iloc[0])
-    images = adaptation.bagged([place / adaptation.NETWORK for place in places], configuration, seed, profile)
-    found = {"target_miou": adaptation.pooled_miou(images), "single_miou": part["target_miou"].mean()}
-    row = {"profile": profile, **{name: part[name].iloc[0] for name in NAMES}, "networks": len(places), **found}
-    row |= {"best_miou": part["target_miou"].max(), "n_test": len(images)}
-    return pd.DataFrame([row | {name: ", ".join(map(str, sorted(part[name].unique()))) for name in _ORIGIN}])
-
-
-_ORIGIN = ("seed", "device", "versions", "commit", "dirty")  # of the networks
-
-
 def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
     """Return the stored scores of bagging over folds, of one profile.
 
@@ -523,10 +407,17 @@ def bagged(profile: str, folder: str | Path = "") -> pd.DataFrame:
     pandas.DataFrame
         profile, shift, arm, networks, target_miou (of the mean of their probabilities), single_miou and best_miou (mean
         and best of the networks alone), n_test (micrographs) and, since they are stored, the seed, device, versions,
-        commit and dirty of the networks. Empty where `collect` has stored none.
+        commit and dirty of the networks. Empty where `adaptation_collect.collect` has stored none.
     """
     columns = [*NAMES, "networks", "target_miou", "single_miou", "best_miou", "n_test"]
     return _in_order(stored_rows(BAGGED_TABLE, profile, columns, folder))
+
+
+def is_bagged(part: pd.DataFrame, bags: pd.DataFrame) -> bool:
+    """Tell whether these runs, or more of their arm, are bagged already: a fresh clone has the table, not the runs."""
+    known = bags[(bags[NAMES] == part[NAMES].iloc[0]).all(axis=1)]
+    same = (known["networks"] == len(part)) & np.isclose(known["single_miou"].astype(float), part["target_miou"].mean())
+    return bool((same | (known["networks"] > len(part))).any())
 
 
 def lines(profile: str, folder: str | Path = "") -> pd.DataFrame:
@@ -537,7 +428,7 @@ def lines(profile: str, folder: str | Path = "") -> pd.DataFrame:
     pandas.DataFrame
         shift, arm, class, n (folds), and the means over folds of precision, recall, width_px_true and width_px_pred as
         of `micro_lib.analysis.metrics.score_lines` with a tolerance of `TOLERANCE_PX`, each with low and high (95 %,
-        t). Empty where `collect` has stored none.
+        t). Empty where `adaptation_collect.collect` has stored none.
     """
     measures, rows = ("precision", "recall", "width_px_true", "width_px_pred"), []
     keys = [*NAMES, "class"]

@@ -380,7 +380,7 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
     Parameters
     ----------
     profile, sweep, folder
-        As for `adaptation_report.collect`; the table is ``joint_copies.csv``.
+        As for `adaptation_collect.collect`; the table is ``joint_copies.csv``.
     """
     table = Path(folder or tables_dir()) / COPIES_TABLE
     rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, "trained_at"), folder)
