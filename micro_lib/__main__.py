@@ -86,7 +86,8 @@ def _class_map(words: list[str]):
     names, _, levels = zip(*(word.partition("=") for word in words), strict=True)
     values = {int(level or i): i for i, level in enumerate(levels) if (level or "0").isdecimal()}
     if len(values) < len(words) or len(set(names)) < len(words):
-        raise ValueError(f"--classes {' '.join(words)}: expected different names, NAME or NAME=GREY_LEVEL, and levels")
+        asked = f"--classes {' '.join(words)}"
+        raise ValueError(f"{asked}: expected NAME or NAME=GREY_LEVEL each, no name and no grey level twice")
     return ClassMap("--classes", names, values, ("#000000",) * len(names))  # nothing is drawn
 
 

@@ -180,7 +180,8 @@ def _inputs(folder: Path, out: Path) -> list[Path]:
         raise FileNotFoundError(f"no folder {folder}; give the folder that holds the micrographs")
     paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
     if not paths:
-        raise SegmentError(f"{folder} holds no image; read are {', '.join(SUFFIXES)}")
+        inner = f"; give {folder / 'images'}" if (folder / "images").is_dir() else ""
+        raise SegmentError(f"{folder} holds no image itself; read are {', '.join(SUFFIXES)}{inner}")
     if shared := [stem for stem, count in Counter(path.stem for path in paths).items() if count > 1]:
         names = [path.name for path in paths if path.stem in shared]
         raise SegmentError(f"{folder}: {', '.join(names)} would share a mask; rename them")

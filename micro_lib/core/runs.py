@@ -98,13 +98,13 @@ def write_json(path: str | Path, obj) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def read_json(path: str | Path):
-    """Read a JSON file; a broken one raises ValueError that names it."""
+def read_json(path: str | Path, fix: str = "delete it and run again"):
+    """Read a JSON file; a broken one raises ValueError that names it and says how to `fix` that."""
     text = Path(path).read_text(encoding="utf-8")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it and run again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}); {fix}") from error
 
 
 def write_table(df: pd.DataFrame, path: str | Path) -> None:

@@ -152,13 +152,26 @@ def split_names(name: str, split: str) -> list[str]:
 
 def _given(name: str) -> Path | None:
     given = os.environ.get("MICRO_DATA", "")
+    if given and not Path(given).is_dir():
+        warnings.warn(f"MICRO_DATA is {given}, which is no folder: packs are looked for elsewhere", stacklevel=3)
     return Path(given) / name if given and (Path(given) / name / MANIFEST).is_file() else None
+
+
+def _looked(name: str) -> str:
+    """Say where a pack was looked for and what was found there."""
+    given = os.environ.get("MICRO_DATA", "")
+    if not given:
+        return f"Pack {name!r}: MICRO_DATA, the folder of packs, is not set."
+    if not Path(given).is_dir():
+        return f"Pack {name!r}: MICRO_DATA is {given}, which is no folder."
+    folder = Path(given) / name
+    return f"Pack {name!r}: {folder} {f'holds no {MANIFEST}' if folder.is_dir() else 'is not there'}."
 
 
 def _real_records(name: str, source: Source, split: str, masks: str, cache, base_url: str) -> tuple[Record, ...]:
     if folder := _given(name):
         return _read_records(folder, name, source, split, masks)
-    looked = f"Pack {name!r} is not in $MICRO_DATA ({os.environ.get('MICRO_DATA') or 'not set'})."
+    looked = _looked(name)
     if source.by_hand:
         raise DataUnavailable(f"{looked} {source.by_hand}")
     try:

@@ -108,7 +108,7 @@ class Tiles(Dataset):
     Raises
     ------
     ValueError
-        If the mode is unknown or there are no micrographs.
+        If the mode is unknown or there are no micrographs; when a tile is cut, if image and mask differ in size.
     """
 
     def __init__(self, micrographs: Sequence[Labelled], px: int, *, seed: int, mode: str = "crop"):
@@ -129,7 +129,7 @@ class Tiles(Dataset):
         with torch.random.fork_rng(devices=[]):
             # torch.manual_seed would also queue a call, with its traceback, for every GPU backend: 1 ms a tile
             torch.default_generator.manual_seed(stream_seed(self.seed, "tile", epoch, index))
-            image, mask = self.geometry(*_tensors(micrograph))
+            image, mask = self.geometry(*_tensors(micrograph, index))
             table = augment.tone_table(_histogram(micrograph), self.tone)
             image = self.picture(tv_tensors.Image(table[image.long()]))
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor).long()
@@ -157,7 +157,7 @@ class FixedTiles(Dataset):
         micrograph = self.micrographs[index]
         if self.mode != "resize" and min(micrograph.mask.shape) < self.px:
             raise ValueError(f"a micrograph of {micrograph.mask.shape} is too small for tiles of {self.px} px")
-        image, mask = self.geometry(*_tensors(micrograph))
+        image, mask = self.geometry(*_tensors(micrograph, index))
         table = augment.tone_table(_histogram(micrograph), None)
         return table[image.as_subclass(torch.Tensor).long()], mask.as_subclass(torch.Tensor).long()
 
@@ -190,7 +190,18 @@ def _check(micrographs: Sequence[Labelled], mode: str) -> None:
         raise ValueError("no micrographs to cut tiles from; give at least one")
 
 
-def _tensors(micrograph: Labelled) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+def check_pair(micrograph: Labelled | Cut, name: str) -> None:
+    """Raise ValueError, which begins with `name`, unless image and mask are of one size."""
+    image, mask = micrograph.image.shape, micrograph.mask.shape
+    if image != mask:
+        raise ValueError(
+            f"{name}: the image has {image} pixels, the mask {mask}; both have to show the same area at the same scale"
+            " (is an information bar cut off one of them alone?)"
+        )
+
+
+def _tensors(micrograph: Labelled, index: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    check_pair(micrograph, f"micrograph {index}")
     image, mask = torch.from_numpy(micrograph.image), torch.from_numpy(micrograph.mask)
     return tv_tensors.Image(image[None]), tv_tensors.Mask(mask)  # (1, H, W), (H, W)
 

@@ -12,8 +12,6 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
-from fastai.vision.learner import create_body
-from fastai.vision.models.unet import DynamicUnet
 from torch import nn
 
 from micro_lib.core.checks import number, one_of
@@ -87,7 +85,7 @@ def check_weights(weights: str | Path) -> None:
 
 def encoder_of(network: nn.Module) -> nn.Module:
     """Return the pre-trained part of a network made by `build`."""
-    return network.layers[0] if isinstance(network, DynamicUnet) else network.encoder
+    return network.encoder if hasattr(network, "encoder") else network.layers[0]
 
 
 def parameter_groups(network: nn.Module) -> list[list[nn.Parameter]]:
@@ -229,6 +227,10 @@ def _dynamic(name: str, n_classes: int, pretrained: bool) -> nn.Module:
     DEVIATION: one channel in, kernels summed over RGB, where the paper fed three equal ones; only the last
     cross-connection to the input image, one channel instead of three, is not the same function.
     """
+    # Here, since they take seconds to import and no other network needs them.
+    from fastai.vision.learner import create_body
+    from fastai.vision.models.unet import DynamicUnet
+
     resnet = torchvision.models.get_model(name)
     if pretrained:
         resnet.load_state_dict(resnet_states(name))

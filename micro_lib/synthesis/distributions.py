@@ -191,6 +191,8 @@ class Constant(Distribution):
         return not isinstance(self.value, str)
 
     def check(self) -> None:
+        if not isinstance(self.value, str | numbers.Number | np.generic):
+            raise ValueError(f"{self.value!r} is no text, number or truth value; a range is between(low, high)")
         if isinstance(self.value, float) and not math.isfinite(self.value):
             raise ValueError(f"the value is {self.value}, which is no finite number")
 
@@ -453,7 +455,11 @@ def as_distribution(given) -> Distribution:
 
 
 def between(low: float, high: float):
-    """Uniform distribution from `low` to `high`."""
+    """Uniform distribution from `low` to `high`; ValueError where `low` is not the smaller one."""
+    if not low < high:
+        raise ValueError(
+            f"between({low}, {high}): the smaller number comes first, and one value alone is a plain number"
+        )
     return stats.uniform(low, high - low)
 
 

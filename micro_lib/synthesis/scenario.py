@@ -291,10 +291,13 @@ class Space(Mapping[str, Parameter]):
         return columns
 
     def replace(self, **changes: Parameter | Distribution) -> "Space":
-        """Return the space with other parameters in the place of some; a bare distribution keeps unit and doc."""
+        """Return the space with other parameters in the place of some.
+
+        A bare distribution keeps unit and doc; so does a plain value, which is a constant.
+        """
         self._known(changes)
         parameters = {
-            name: given if isinstance(given, Parameter) else dataclasses.replace(self[name], distribution=given)
+            name: given if isinstance(given, Parameter) else dataclasses.replace(self[name], distribution=drawn(given))
             for name, given in changes.items()
         }
         return Space({**self, **parameters})
@@ -354,8 +357,11 @@ class Space(Mapping[str, Parameter]):
 
     @classmethod
     def load(cls, path: str | Path) -> "Space":
-        """Read a space written by `save`; ValueError that names the file where it is none."""
+        """Read a space written by `save`; ValueError that names the file where it is none or there is no such file."""
+        if not Path(path).is_file():
+            raise ValueError(f"there is no file {path} in {Path.cwd()}, where this runs; give its whole path")
+        data = read_json(path, "mend it or save the space anew")
         try:
-            return cls.from_json(read_json(path))
+            return cls.from_json(data)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -3,7 +3,9 @@
 Each is bound to the code too: what was begun before a change of the package is not finished after it.
 """
 
+import json
 import pickle
+import reprlib
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -75,12 +77,24 @@ def read(path: str | Path, fingerprint: str) -> dict | None:
     found = saved.get("fingerprint", "none") if isinstance(saved, dict) else "none"
     if found != fingerprint:
         raise CheckpointMismatch(
-            f"{path} belongs to another training: {found}; asked for is {fingerprint}; delete it or take another folder"
+            f"{path} belongs to another training ({_told_apart(found, fingerprint)}); delete it or take another folder"
         )
     if saved.get("code") != code_hash():
         warnings.warn(f"{path} was begun by other code; the training starts from the beginning", stacklevel=4)
         return None
     return saved
+
+
+def _told_apart(found: str, wanted: str) -> str:
+    """Say in which of their entries two fingerprints differ; those that are no mappings are told in full."""
+    try:
+        pair = [dict(json.loads(text)) for text in (found, wanted)]
+    except (ValueError, TypeError):
+        return f"{found}, asked for is {wanted}"
+    differing = [name for name in {**pair[0], **pair[1]} if pair[0].get(name) != pair[1].get(name)]
+    values = [[reprlib.repr(entries.get(name)) for entries in pair] for name in differing]
+    told = zip(differing, values, strict=True)
+    return "; ".join(f"{name}: it has {its}, asked for is {asked}" for name, (its, asked) in told)
 
 
 def _plain(state):

@@ -26,7 +26,7 @@ from micro_lib.core.hashes import arrays_sha256
 from micro_lib.core.profiles import Stage
 from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream_seed
-from micro_lib.data.tiles import EpochSampler, FixedTiles, Labelled, Tiles
+from micro_lib.data.tiles import EpochSampler, FixedTiles, Labelled, Tiles, check_pair
 from micro_lib.models.devices import float32_convolutions, has_bfloat16
 from micro_lib.models.unet import parameter_groups
 from micro_lib.training import checkpoints
@@ -98,7 +98,8 @@ def train(
     recipe : Recipe
         Schedule, batch, rates, loss, seed.
     folder : str or pathlib.Path
-        Where the checkpoint lies, for the length of the training.
+        Where the checkpoint lies. It stays: of a finished training, called again, it gives the result at once. Whoever
+        has stored that result removes it.
     device : str
         ``"cpu"`` or ``"cuda"``.
 
@@ -111,11 +112,15 @@ def train(
 
     Raises
     ------
+    ValueError
+        If there are no micrographs to train or to validate on, or one's image and mask differ in size.
     TrainingDiverged
         If the loss becomes NaN or infinite.
     CheckpointMismatch
-        If the folder holds the checkpoint of another recipe.
+        If the folder holds the checkpoint of another training: other recipe, micrographs or start weights.
     """
+    for name, part in (("training", training), ("validation", validation)):
+        _check(part, name)
     run = _Run(Path(folder) / CHECKPOINT, recipe, _fingerprint(network, training, validation, recipe))
     network.to(device)  # before an optimiser gets its state, which goes where the parameters are
     run.restore(network)
@@ -351,7 +356,7 @@ class _Epochs(Watched):
     def after_batch(self):
         """Note the loss, and in validation the confusion matrix."""
         if self.training:
-            self.losses.append(float(self.loss))
+            self.losses.append(float(self.loss.detach()))
             self.stepped = time.perf_counter()
             self.bar.update()
         else:
@@ -405,6 +410,13 @@ def _train_stage(network, data, recipe: Recipe, number: int, run: _Run, bar: tqd
     learn = learner(network, data, recipe, stage, device)
     watch = _Epochs(run, number, sum(s.epochs for s in recipe.stages[:number]), bar)
     go_on(learn, partial(learn.fit_one_cycle, stage.epochs, slice(recipe.learning_rate), **ONE_CYCLE), watch, done)
+
+
+def _check(micrographs: Sequence[Labelled], name: str) -> None:
+    if len(micrographs) == 0:
+        raise ValueError(f"no {name} micrographs were given; at least one is needed")
+    for number, micrograph in enumerate(micrographs):
+        check_pair(micrograph, f"{name} micrograph {number}")
 
 
 def _fingerprint(network: nn.Module, training: Sequence, validation: Sequence, recipe: Recipe) -> str:

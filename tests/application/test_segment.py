@@ -177,6 +177,9 @@ def test_refusals_name_the_fix(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(segment.SegmentError, match="holds no image"):
         segment.segment_folder(segmenter(), tmp_path / "empty", tmp_path / "out")
+    (tmp_path / "empty" / "images").mkdir()
+    with pytest.raises(segment.SegmentError, match=r"holds no image itself; .* give .*empty.images"):
+        segment.segment_folder(segmenter(), tmp_path / "empty", tmp_path / "out")
     write_micrograph(folder / "a.tif", lattice()[0])
     with pytest.raises(segment.SegmentError, match=r"a\.png, a\.tif would share a mask"):
         segment.segment_folder(segmenter(), folder, tmp_path / "out")

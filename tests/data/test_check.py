@@ -273,8 +273,8 @@ def test_the_command_takes_grey_levels_and_known_packs(folder, capsys):
     ("classes", "words"),
     [
         (["crack"], "give two names or more, or one pack of ebc_crack_tiles"),
-        (["grain", "grain"], "expected different names"),
-        (["grain=1", "crack"], "and levels"),
+        (["grain", "grain"], "no name and no grey level twice"),
+        (["grain=1", "crack"], "no grey level twice"),
         (["grain=dark", "crack"], "NAME=GREY_LEVEL"),
     ],
 )

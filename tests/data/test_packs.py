@@ -233,8 +233,22 @@ def test_no_network_says_so_at_once(small):
     with pytest.raises(DataUnavailable, match=r"127\.0\.0\.1:9 cannot be reached .* seems offline") as caught:
         pack("nasa_ebc", "real", cache=small / "cache", base_url="http://127.0.0.1:9")
     assert time.monotonic() - start < 5
-    assert "is not in $MICRO_DATA (not set)" in str(caught.value)
+    assert "MICRO_DATA, the folder of packs, is not set" in str(caught.value)
     assert leftovers(small / "cache") == []
+
+
+def test_a_wrong_micro_data_is_said_to_be_wrong(tmp_path, monkeypatch):
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path / "typo"))
+    with pytest.warns(UserWarning, match="MICRO_DATA is .*typo, which is no folder"):
+        packs.available()
+    with pytest.warns(UserWarning), pytest.raises(DataUnavailable, match=r"MICRO_DATA is .*typo, which is no folder"):
+        pack("uhcs", "real", cache=tmp_path / "cache", base_url="http://127.0.0.1:9")
+    monkeypatch.setenv("MICRO_DATA", str(tmp_path))
+    with pytest.raises(DataUnavailable, match=r"uhcs is not there\."):
+        pack("uhcs", "real", cache=tmp_path / "cache", base_url="http://127.0.0.1:9")
+    (tmp_path / "uhcs").mkdir()
+    with pytest.raises(DataUnavailable, match=r"uhcs holds no manifest\.csv\."):
+        pack("uhcs", "real", cache=tmp_path / "cache", base_url="http://127.0.0.1:9")
 
 
 def test_dead_server_is_given_up_after_five_seconds(small):

@@ -138,6 +138,16 @@ def test_refusals(micrographs):
         FixedTiles([], 32)
 
 
+@pytest.mark.parametrize("mode", tiles.MODES)
+def test_a_mask_of_another_size_is_refused_not_shifted(micrographs, mode):
+    """Such as under an information bar that was cut off the mask alone."""
+    image, mask = micrographs[1]
+    broken = [micrographs[0], Labelled(image, mask[:-8])]
+    for cut in (lambda: Tiles(broken, 32, seed=1, mode=mode)[0, 1], lambda: FixedTiles(broken, 32, mode=mode)[1]):
+        with pytest.raises(ValueError, match=r"^micrograph 1: the image has \(96, 96\) pixels, the mask \(88, 96\)"):
+            cut()
+
+
 def test_reducing_averages_grey_levels_and_takes_the_majority_of_the_mask():
     image = np.array([[0, 100, 8, 8], [0, 100, 8, 8]], np.uint8)
     mask = np.array([[0, 1, 0, 0], [0, 0, 1, 1]], np.uint8)

@@ -1,24 +1,24 @@
-"""The README's lines that train on labels of one's own are run as they stand there, on fewer and smaller tiles."""
+"""The README's lines that train on one's own labels or grains are run as they stand there, but shorter."""
 
 import re
 import textwrap
 
 import numpy as np
 import pytest
+import torch
 
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.runs import repository_root
 from micro_lib.core.seeds import stream
 from micro_lib.data.files import read_mask, write_mask, write_micrograph
+from micro_lib.models.segmenter import Segmenter
 
-HEADING = "**Train on your own labels**"
 
-
-def lines(folder, **shorter):
-    """The README's code below the heading, with its folder, and shorter where that is asked for."""
-    below = (repository_root() / "README.md").read_text("utf-8").split(HEADING)[1]
+def lines(heading, changes):
+    """The README's code below a heading, with its folder, and shorter where that is asked for."""
+    below = (repository_root() / "README.md").read_text("utf-8").split(heading)[1]
     block = re.search(r"\n\n((?:    .*\n|\n)+)", below)[1]
-    for old, new in {"FOLDER": str(folder), "NEW.png": f"{folder}/images/m0.png", **shorter}.items():
+    for old, new in changes.items():
         assert old in block, f"the README no longer says {old}"
         block = block.replace(old, new)
     return textwrap.dedent(block)
@@ -38,10 +38,24 @@ def folder(tmp_path):
 
 def test_the_lines_of_the_readme_train_and_segment(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    exec(lines(folder, **{"* 200": "* 48", "Stage(128, 9": "Stage(64, 4", "Stage(128, 1": "Stage(64, 1"}), {})
+    here = {"FOLDER": str(folder), "NEW.png": f"{folder}/images/m0.png"}
+    shorter = {"* 200": "* 48", "Stage(128, 9": "Stage(64, 4", "Stage(128, 1": "Stage(64, 1"}
+    code = lines("**Train on your own labels**", here | shorter)
+    exec(code, {})
     assert "valid_miou" in capsys.readouterr().out
-    assert (folder / "mine" / "model.safetensors").is_file()
+    assert (folder / "own" / "model.safetensors").is_file()
+    torch.rand(3)  # whatever else the session has drawn
+    before = (folder / "own" / "new.png").read_bytes()
+    exec(code, {})
+    assert (folder / "own" / "new.png").read_bytes() == before, "the same lines again give the same, at once"
     classes = ClassMap("ids", ("matrix", "particle"), {0: 0, 1: 1}, ("#56b4e9", "#d55e00"))
-    found = read_mask(folder / "mine" / "new.png", classes)
+    found = read_mask(folder / "own" / "new.png", classes)
     true = read_mask(folder / "masks" / "m0.png", ClassMap("mine", ("a", "b"), {0: 0, 255: 1}, ("#56b4e9", "#d55e00")))
     assert (found == true).mean() > 0.8
+
+
+def test_the_lines_of_the_readme_train_on_grains_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(lines("**Train on grains that look like yours**", {'"quick"': '"smoke"'}), {})
+    card = Segmenter.load("mine/model.safetensors").card
+    assert 20 <= card.grain_px[0] < card.grain_px[1] <= 60, "what it was trained on"

@@ -22,6 +22,7 @@ from micro_lib.synthesis.distributions import (
     Kernel,
     Parameter,
     Scaled,
+    between,
 )
 from micro_lib.synthesis.scenario import Space
 
@@ -403,6 +404,22 @@ def test_replace_knows_its_parameters():
             call()
     with pytest.raises(ValueError, match=r"'wavelength_px'.*grain_diameter_px"):
         SPACE.only("wavelength_px")
+
+
+def test_replace_takes_plain_values_and_names_what_is_none():
+    assert SPACE.replace(twins=2)["twins"] == Parameter(Constant(2), "1", SPACE["twins"].doc)
+    with pytest.raises(
+        ValueError, match=r"'twins': \(20, 60\) is no text, number or truth value; .* between\(low, high\)"
+    ):
+        SPACE.replace(twins=(20, 60))
+    with pytest.raises(ValueError, match=r"^between\(60, 20\): the smaller number comes first"):
+        between(60, 20)
+
+
+def test_a_file_that_is_not_there_is_looked_for_by_its_whole_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"no file mine.json in {tmp_path}"):
+        Space.load("mine.json")
 
 
 def test_describe_tells_every_parameter():

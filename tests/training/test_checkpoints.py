@@ -1,5 +1,6 @@
 """Checkpoints come back as they were, and damaged or foreign files are told apart."""
 
+import json
 import zipfile
 
 import pytest
@@ -44,15 +45,27 @@ def test_what_other_code_began_counts_as_none_and_is_reported(tmp_path, monkeypa
 def test_a_foreign_checkpoint_is_refused(tmp_path):
     path = tmp_path / "run.pt"
     checkpoints.write(path, STATE, "theirs")
-    with pytest.raises(CheckpointMismatch, match=r"run\.pt belongs to another training: theirs; asked for is mine"):
+    with pytest.raises(CheckpointMismatch, match=r"run\.pt belongs to another training \(theirs, asked for is mine\)"):
         checkpoints.read(path, "mine")
     torch.save(torch.zeros(2), path)
-    with pytest.raises(CheckpointMismatch, match="another training: none"):
+    with pytest.raises(CheckpointMismatch, match=r"another training \(none"):
         checkpoints.read(path, "mine")
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "a")
     with pytest.raises(CheckpointMismatch, match="no checkpoint of a training"):
         checkpoints.read(path, "mine")
+
+
+def test_of_a_foreign_checkpoint_is_told_what_differs_and_nothing_else(tmp_path):
+    theirs = {"learning_rate": 0.003, "data": "a" * 64, "seed": 1, "steps": 9}
+    checkpoints.write(tmp_path / "run.pt", STATE, json.dumps(theirs))
+    mine = json.dumps(theirs | {"learning_rate": 0.1, "data": "b" * 64} | {"loss": "dice"})
+    with pytest.raises(CheckpointMismatch) as caught:
+        checkpoints.read(tmp_path / "run.pt", mine)
+    told = str(caught.value)
+    assert "learning_rate: it has 0.003, asked for is 0.1" in told and "loss: it has None, asked for is 'dice'" in told
+    assert "data: it has 'aaaa" in told and "a" * 40 not in told, "of long hashes the ends"
+    assert "seed" not in told and "steps" not in told
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

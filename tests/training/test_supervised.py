@@ -278,6 +278,18 @@ def test_dice_adds_to_cross_entropy():
     assert float(supervised.LOSSES["cross_entropy+dice"](perfect, mask)) == pytest.approx(0, abs=1e-5)
 
 
+def test_micrographs_that_cannot_be_trained_on_are_refused_before_anything_is_done(data, tmp_path):
+    training, validation = data
+    with pytest.raises(ValueError, match=r"^no training micrographs were given"):
+        train(network(), [], validation, recipe(), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"^no validation micrographs were given"):
+        train(network(), training, [], recipe(), folder=tmp_path)
+    cut = validation[0]._replace(mask=validation[0].mask[:-1])
+    with pytest.raises(ValueError, match=r"^validation micrograph 1: the image has .* the mask"):
+        train(network(), training, [validation[0], cut], recipe(), folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_recipes_are_refused():
     with pytest.raises(ValueError, match="loss is 'mse'; there are cross_entropy"):
         recipe(loss="mse")
