@@ -285,6 +285,11 @@ def stored_sweep(
     return tuple(found)
 
 
+def stamped(table: pd.DataFrame, origin: Mapping) -> pd.DataFrame:
+    """Return a table with those columns of its provenance that it lacks: rows of runs bring some of their own."""
+    return table.assign(**{name: value for name, value in origin.items() if name not in table})
+
+
 def summary_origin(runs: pd.DataFrame, origin: Mapping) -> dict:
     """Return the provenance of a table that sums up runs: theirs, and beside it that of the notebook that does so.
 
