@@ -34,6 +34,15 @@ def _seeds(n: int) -> tuple[int, ...]:
 
 # A value that stands alone is that of all profiles.
 _TABLE = {
+    # Notebooks 02 and 03: choices of held-back specimens, tiles drawn, textures grown, rounds of calibration; generated
+    # micrographs of each kind.
+    "crack_synthesis": {
+        "n_folds": _By(1, 4, 4, 4),
+        "n_tiles": _By(40, 1000, 1000, 1000),
+        "n_textures": _By(6, 60, 200, 200),
+        "rounds": _By(0, 3, 3, 3),
+    },
+    "grain_synthesis": {"n_images": _By(10, 35, 200, 1000)},
     # Trampert et al. 2021, section 3.2.2: 4000 images, 3200/800, encoder frozen at 128 px (20 epochs) and 256 px (10),
     # everything trained at 512 px (5); 200 runs. The smaller profiles keep the shape of that schedule.
     "grains": {
@@ -239,7 +248,7 @@ def settings(experiment: str, profile: str) -> Mapping:
     Returns
     -------
     Mapping
-        Read-only; the keys are those of the table, among them ``seeds``, a tuple of int.
+        Read-only; the keys are those of the table, for what is trained also ``seeds``, a tuple of int.
 
     Raises
     ------

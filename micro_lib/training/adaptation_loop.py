@@ -35,7 +35,7 @@ from micro_lib.training.adaptation_methods import (
     Student,
     Term,
     Weights,
-    number,
+    as_float,
     statistics_kept,
     terms,
 )
@@ -364,7 +364,7 @@ def learn_once(
         levels = student.levels(batch.images)
     loss = student.supervised(levels, batch.masks)
     loss.backward()
-    parts = {"loss": number(loss)}
+    parts = {"loss": as_float(loss)}
     for term in terms:  # one graph at a time keeps memory at that of a single pass
         added, seen = term.loss(student, batch)
         if added.requires_grad:

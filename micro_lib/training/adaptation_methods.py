@@ -172,7 +172,7 @@ class Adversarial(Term):
             parts = [verdict_loss(judge(p), SOURCE) for judge, p in zip(self.discriminators, seen, strict=True)]
         self.target = [probabilities.detach() for probabilities in seen]
         total = sum(weight * part for weight, part in zip(self.weights, parts, strict=True))
-        return total, dict(zip(("adversarial", "adversarial_auxiliary"), map(number, parts), strict=True))
+        return total, dict(zip(("adversarial", "adversarial_auxiliary"), map(as_float, parts), strict=True))
 
     def learn(self, source):
         """Teach the discriminators to tell the domains apart, from detached outputs."""
@@ -182,7 +182,7 @@ class Adversarial(Term):
             verdicts = judge(ours), judge(theirs)
             loss = (verdict_loss(verdicts[0], SOURCE) + verdict_loss(verdicts[1], TARGET)) / 2
             loss.backward()
-            total += number(loss)
+            total += as_float(loss)
             right += [(verdicts[0] < 0).float().mean(), (verdicts[1] > 0).float().mean()]
         self.optimizer.step()
         return {"discriminator": total, "discriminator_accuracy": float(sum(right) / len(right))}
@@ -192,7 +192,7 @@ class Adversarial(Term):
         return [self.shown(logits.softmax(1)) for logits in levels]
 
 
-def number(loss: torch.Tensor) -> float:
+def as_float(loss: torch.Tensor) -> float:
     """Return the value of a loss, for the curve."""
     return float(loss.detach())
 
@@ -249,7 +249,7 @@ class Spectrum(Term):
         if not self.entropy:
             return torch.zeros(()), {}
         loss = robust_entropy(student.levels(batch.target).main)
-        return ENTROPY_WEIGHT * loss, {"entropy": number(loss)}
+        return ENTROPY_WEIGHT * loss, {"entropy": as_float(loss)}
 
 
 def with_low_frequencies_of(images: torch.Tensor, others: torch.Tensor, band: float) -> torch.Tensor:
@@ -413,12 +413,12 @@ class MeanTeacher(TargetStatistics):
                 levels = student.levels(varied(images))
             weights = torch.where(pasted, 1.0, trust)
             mixed = student.imitation(levels, torch.where(pasted, batch.masks, labels), weights)
-            total, parts = total + mixed, parts | {"mixed": number(mixed)}
+            total, parts = total + mixed, parts | {"mixed": as_float(mixed)}
         if self.masking:
             with statistics_kept(student.network):
                 levels = student.levels(hidden(varied(batch.target)))
             masked = student.imitation(levels, labels, trust)
-            total, parts = total + masked, parts | {"masked": number(masked)}
+            total, parts = total + masked, parts | {"masked": as_float(masked)}
         return total, parts
 
     @torch.no_grad()

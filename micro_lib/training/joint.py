@@ -42,7 +42,6 @@ DEFAULTS = {
     "data": "auto",  # as for data.packs.pack
 }
 PACKS = ("nasa_superalloy", "uhcs", "nasa_ebc")
-BUDGETS = (1, 4, 0)
 RATIOS = (0.5, 4.0)
 EPOCH_STEPS = 50  # of a generator: use of the codebook is measured, and a checkpoint written, after each
 UNETS = 3  # seeds 1 to 3 share the first generator, 4 to 6 the second, and so on

@@ -18,7 +18,7 @@ def test_unknown_profiles_are_refused_with_the_choice(monkeypatch):
 
 
 def test_unknown_experiments_are_refused():
-    with pytest.raises(ValueError, match="experiment is 'grain'; there are grains, "):
+    with pytest.raises(ValueError, match="experiment is 'grain'; there are crack_synthesis, grain_synthesis, grains, "):
         settings("grain", "smoke")
 
 

@@ -1,8 +1,10 @@
-"""The pages of the package's functions are built without a warning, one for every module."""
+"""The pages of the package's functions are built without a warning; what is said to be short is short."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,3 +18,10 @@ def test_every_module_has_a_page(tmp_path):
     assert modules and not missing
     page = (tmp_path / "micro_lib" / "analysis" / "metrics.html").read_text(encoding="utf-8")
     assert "<h6" in page and "n_classes" in page, "numpydoc sections are not rendered as such"
+
+
+@pytest.mark.parametrize("what", ["method", "pack", "scenario"])
+def test_another_one_is_added_in_under_40_lines(what):
+    text = (ROOT / "tests" / "extending" / f"test_new_{what}.py").read_text("utf-8")
+    _, added, _ = text.split("\n# ---- ")
+    assert 5 < len(added.splitlines()) < 40

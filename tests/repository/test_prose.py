@@ -1,4 +1,4 @@
-"""Every number with an interval that the README states is one row of a stored table, to the digits it is printed with."""
+"""Every number with an interval that the README states is a row of a stored table, to its last digit."""
 
 import re
 from functools import cache
