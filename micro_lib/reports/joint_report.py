@@ -95,7 +95,7 @@ def _in_order(column: pd.Series) -> pd.Series:
     )
 
 
-def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL) -> pd.DataFrame:
+def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL, split: str = "test") -> pd.DataFrame:
     """Return what every arm gains over another one of the same pack and k, paired by seed.
 
     Parameters
@@ -104,6 +104,8 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL) -> pd.D
         As from `stored`.
     against : str
         The other arm.
+    split : str
+        As for `scores`.
 
     Returns
     -------
@@ -116,7 +118,7 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL) -> pd.D
         spot of its own, so that the intervals over generators and over specimens see the same numbers.
     """
     rows = []
-    for (pack, k), part in runs.groupby(NAMES[:2], sort=False):
+    for (pack, k), part in runs.dropna(subset=f"{split}_miou_pooled").groupby(NAMES[:2], sort=False):
         base = part[part["arm"] == against].set_index("seed")
         for arm in [name for name in part["arm"].unique() if name != against]:
             row = {"pack": pack, "k": k, "arm": arm, "against": against}
@@ -124,10 +126,9 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL) -> pd.D
             seeds = ours.index.intersection(base.index)
             if seeds.empty:
                 continue
-            both = [table.loc[seeds, ["generator", "test_miou_pooled"]] for table in (ours, base)]
-            row |= _paired(*both)
+            row |= _paired(*(table.loc[seeds, ["generator", f"{split}_miou_pooled"]] for table in (ours, base)))
             chosen = images[(images["pack"] == pack) & (images["k"] == k) & images["seed"].isin(seeds)]
-            rows.append(row | _over_specimens(chosen, arm, against))
+            rows.append(row | _over_specimens(chosen, arm, against, split))
     table = pd.DataFrame(rows, columns=[*NAMES, "against", *_GAINS])
     better = (table[["difference_low", "specimens_low"]] > 0).all(axis=1) & (table["generators"] > 1)
     return table.assign(better=better).sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
@@ -149,8 +150,8 @@ def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
     return row | {"runs_low": over_runs["difference_low"], "runs_high": over_runs["difference_high"]}
 
 
-def _over_specimens(images: pd.DataFrame, arm: str, against: str) -> dict:
-    found = by_specimen(images[images["arm"].isin([arm, against])])
+def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) -> dict:
+    found = by_specimen(images[images["arm"].isin([arm, against])], split)
     if found.empty:
         return {"specimens": 0, "specimens_low": np.nan, "specimens_high": np.nan}
     wide = found.pivot_table(index=["seed", "group"], columns="arm", values="miou")
@@ -162,8 +163,8 @@ def _over_specimens(images: pd.DataFrame, arm: str, against: str) -> dict:
     return row
 
 
-def by_specimen(images: pd.DataFrame) -> pd.DataFrame:
-    """Return both mean IoUs of every tested specimen in every run, its micrographs pooled.
+def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
+    """Return both mean IoUs of every specimen of a split (see `scores`) in every run, its micrographs pooled.
 
     Returns
     -------
@@ -171,7 +172,7 @@ def by_specimen(images: pd.DataFrame) -> pd.DataFrame:
         pack, k, arm, seed, group (specimen), micrographs, miou, present_class_miou.
     """
     rows = []
-    for names, part in images[images["split"] == "test"].groupby([*NAMES, "seed", "group"], sort=False):
+    for names, part in images[images["split"] == split].groupby([*NAMES, "seed", "group"], sort=False):
         pooled = stacked(part, "n").sum(0)
         row = dict(zip([*NAMES, "seed", "group"], names, strict=True)) | {"micrographs": len(part)}
         rows.append(row | {"miou": float(mean_iou(pooled)), "present_class_miou": float(present_class_miou(pooled))})

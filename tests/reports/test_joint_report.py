@@ -126,6 +126,17 @@ def test_gains_are_paired_by_seed_and_tested_over_generators():
     assert bool(row["better"]) == (row["specimens_low"] > 0)
 
 
+def test_gains_on_other_micrographs_come_from_these_alone():
+    runs = runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}).assign(other_miou_pooled=0.5)
+    runs.loc[runs["arm"] == "plain x4", "other_miou_pooled"] = 0.6 + np.repeat([0.0, 0.01, -0.01, 0.0], 3)
+    images = images_of({"real": [10] * 4, "plain x4": [5] * 4})
+    images = pd.concat([images, images.assign(split="other", n_0_0=50, n_0_1=0, n_1_0=0, n_1_1=50)])
+    row = gains(runs, images, split="other").iloc[0]
+    assert row["difference"] == pytest.approx(0.1) and row["specimens_low"] == row["specimens_high"] == 0
+    none = runs.assign(other_miou_pooled=np.nan)  # a pack without such micrographs
+    assert gains(none, images, split="other").empty and len(gains(none, images)) == 1
+
+
 def test_one_generator_is_tested_over_its_unets():
     row = gains(runs_of({("real", 4): 0.8, ("plain x4", 4): 0.83}, "uhcs", n=3), no_images()).iloc[0]
     assert (row["over"], row["generators"], row["specimens"]) == ("U-Nets", 1, 0) and not row["better"]
