@@ -4,12 +4,15 @@ import argparse
 import ast
 import os
 import sys
+import warnings
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 fine, 1 something failed while running, 2 asked for wrongly."""
     # Its options are its own, and it needs no notebook machinery: a bare segmentation starts fast.
     arguments = sys.argv[1:] if arguments is None else arguments
+    # Of a library that torch's next version will not break; nobody at a command line can act on it.
+    warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
     if arguments[:1] == ["segment"]:
         from micro_lib.application import segment
 

@@ -28,6 +28,7 @@ from skimage.morphology import skeletonize
 TOLERANCES_PX = (8, 3)  # boundary F1: a lenient and a strict tolerance
 REDRAWN_WIDTH_PX = 5  # a width between those of the annotators met so far, the same for truth and prediction
 TEST_LINE_SPACING_PX = 10
+LINE_PX = 3  # width that matched lines are drawn with
 
 
 # --- confusion matrices ---
@@ -270,16 +271,14 @@ def score_lines(true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int) -
 
 
 def matched_lines(
-    true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int, width_px: int = 3
+    true_mask: ArrayLike, pred_mask: ArrayLike, tolerance_px: int
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return which lines are found, missed and invented, as `score_lines` counts them, drawn `width_px` wide.
+    """Return which lines are found, missed and invented, as `score_lines` counts them, drawn `LINE_PX` wide.
 
     Parameters
     ----------
     true_mask, pred_mask, tolerance_px
         As for `score_lines`.
-    width_px : int
-        At least 1.
 
     Returns
     -------
@@ -294,7 +293,7 @@ def matched_lines(
     lines = _skeletons(true_mask, pred_mask)
     near = [_widen(line, _disc(2 * tolerance_px + 1)) for line in lines]
     kinds = (lines[1] & near[0], lines[0] & ~near[1], lines[1] & ~near[0])
-    return tuple(_widen(kind, _disc(width_px)) for kind in kinds)
+    return tuple(_widen(kind, _disc(LINE_PX)) for kind in kinds)
 
 
 def redraw(mask: ArrayLike, width_px: int) -> NDArray[np.uint8]:

@@ -222,12 +222,15 @@ def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, 
     return fig
 
 
-def _parameters(ax: Axes, row: Mapping, space: Space, count: int = 10) -> None:
+_LISTED = 10  # parameters that there is room for
+
+
+def _parameters(ax: Axes, row: Mapping, space: Space) -> None:
     """List the parameters that vary, as many as there is room for."""
     varying = [name for name, values in space.sample(20, 1).nunique().items() if values > 1 and name in space]
     units = {name: space[name].unit.removesuffix("1") for name in varying}  # pure numbers have none
     lines = [(name, f"{row[name]:.3g} {units[name]}") for name in varying if not isinstance(row[name], str)]
-    lines = [*lines[:count], (f"and {len(varying) - count} more", "")]
+    lines = [*lines[:_LISTED], (f"and {len(varying) - _LISTED} more", "")]
     ax.set_axis_off()
     ax.set_title(f"1 a row of {len(varying)} parameters", fontsize=10)
     for i, (name, value) in enumerate(lines):

@@ -2,13 +2,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import nbformat
 import pytest
 from helpers import example_notebook
 from helpers.small_notebook import small
+from helpers.waiting import wait_for
 
 from micro_lib.__main__ import main
 from micro_lib.application import runner
@@ -250,13 +249,6 @@ def start(tmp_path):
     return subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-
-
-def wait_for(path: Path, seconds=60):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} never came"
-        time.sleep(0.05)
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, run):

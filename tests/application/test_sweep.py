@@ -9,6 +9,7 @@ from threading import Thread
 
 import pandas as pd
 import pytest
+from helpers.waiting import wait_for
 
 from micro_lib.application import sweep
 from micro_lib.core.runs import read_table, write_table
@@ -71,13 +72,6 @@ def calls(place):
 def results(table):
     columns = ["configuration", "seed", "profile", "value", "profile_seen", "threads"]
     return table[columns].sort_values(columns[:3]).reset_index(drop=True)
-
-
-def wait_for(path: Path, seconds=300):
-    end = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < end, f"{path} never came"
-        time.sleep(0.05)
 
 
 def test_every_configuration_runs_once_with_every_seed_on_one_thread(place):
