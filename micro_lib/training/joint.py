@@ -69,6 +69,7 @@ class RecipeOf(NamedTuple):
 RECIPES = {
     "plain": RecipeOf(),
     "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_steps=1.0, prior_batch=0.25, texture=True),
+    "textured": RecipeOf(texture=True),  # which of the two changes of fine does what
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }
