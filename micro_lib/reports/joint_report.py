@@ -194,7 +194,7 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     Where an arm with pairs lies on the curve of real micrographs alone is what it is worth, see
     `micro_lib.analysis.stats.label_equivalent`. Beyond its ends nothing is known: an interval that reaches all
     micrographs has no upper end (inf), one that reaches the smallest budget begins at none. Arms of all micrographs
-    are left out, since there are no more to be worth.
+    are left out, since there are no more to be worth. Of every arm the U-Nets count whose seeds all budgets have too.
 
     Parameters
     ----------
@@ -212,20 +212,18 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
         or generators.
     """
     part = runs[runs["pack"] == PACK]
-    means = part.groupby(["arm", "k", "generator"])["test_miou_pooled"].mean()
     used = part.groupby("k")["n_micrographs"].mean()
+    real, helped = part[part["arm"] == REAL], part[(part["arm"] != REAL) & (part["k"] > 0)]
     columns = ["arm", "k", "micrographs", *(name + end for name in _LABELS for end in ("", "_low", "_high"))]
     columns += ["confidence", "generators", "over"]
-    if REAL not in means.index or means[REAL].index.get_level_values("k").nunique() < 2:
-        return pd.DataFrame(columns=columns)
-    alone = means[REAL].unstack("k").rename(columns=used).sort_index(axis=1).dropna()  # (generators, budgets)
+    each = real.pivot_table("test_miou_pooled", ["generator", "seed"], "k").rename(columns=used).sort_index(axis=1)
     rows = []
-    helped = means.drop(REAL)
-    for (arm, k), values in helped[helped.index.get_level_values("k") > 0].groupby(level=["arm", "k"]):
-        shared = alone.index.intersection(values.index.get_level_values("generator"))
-        if len(shared) > 1:
-            ours = values.droplevel(["arm", "k"])[shared].to_numpy()
-            rows.append({"arm": arm, "k": k, "micrographs": used[k], **_worth(ours, alone.loc[shared])})
+    for (arm, k), ours in helped.groupby(["arm", "k"]) if each.shape[1] > 1 else ():
+        both = each.dropna().join(ours.set_index(["generator", "seed"])["test_miou_pooled"], how="inner")
+        means = both.groupby("generator").mean()  # (generators, budgets and ours)
+        if len(means) > 1:
+            worth = _worth(means.pop("test_miou_pooled").to_numpy(), means)
+            rows.append({"arm": arm, "k": k, "micrographs": used[k], **worth})
     table = pd.DataFrame(rows)
     if table.empty:
         return pd.DataFrame(columns=columns)

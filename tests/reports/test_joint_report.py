@@ -162,6 +162,9 @@ def test_pairs_replace_the_labels_that_reach_their_score():
     assert row[["micrographs", "worth", "replaced", "hours_saved"]].tolist() == pytest.approx([1, 2, 1, 2])
     # All seeds deviate alike, so every resample says the same.
     assert row[["worth_low", "worth_high"]].tolist() == pytest.approx([2, 2])
+    firsts = runs[(runs["arm"] == "real") | (runs["seed"] % 3 == 1)]  # the arm's first U-Nets alone
+    odd = firsts.assign(test_miou_pooled=firsts["test_miou_pooled"].where(firsts["seed"] % 3 == 1, 0.1))
+    assert replaced(odd, 2.0).equals(replaced(firsts, 2.0)), "U-Nets that the arm has none beside count for nothing"
     beyond = runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("plain x4", 1): 0.99})
     assert replaced(beyond, 1.0).iloc[0][["worth", "worth_low", "replaced_high"]].tolist() == [4, 4, np.inf]
     below = replaced(runs_of({("real", 1): 0.80, ("real", 4): 0.90, ("plain x4", 4): 0.70}), 2.0).iloc[0]
