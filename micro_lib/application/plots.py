@@ -289,7 +289,8 @@ def credit(fig: Figure, text: str, *, is_generated: bool = False) -> None:
         True writes "generated stand-in" across the top, before the title that is there.
     """
     letters = round(21 * fig.get_figwidth())  # that fit on a line
-    fig.supxlabel(textwrap.fill(text, letters), fontsize=7, color="0.35", x=0.01, ha="left")
+    below = "\n\n" if fig.legends else ""  # room for the legend, which the layout would lay over the text
+    fig.supxlabel(textwrap.fill(text, letters) + below, fontsize=7, color="0.35", x=0.01, ha="left")
     if is_generated:
         stamp = ": ".join(part for part in (STAMP, fig.get_suptitle()) if part)
         fig.suptitle(stamp, fontsize=10, fontweight="bold", color=MISSED)
