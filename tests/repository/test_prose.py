@@ -11,7 +11,7 @@ from micro_lib.core.runs import read_table, repository_root
 # 0.9 [0.8, 1.0], also with a unit before the bracket, +- 1, and an interval without an upper end.
 STATED = re.compile(r"([+-]?\d+(?:\.\d+)?)(?: \w+| %)? \[([+-]?\d+(?:\.\d+)?), ([+-]?\d+(?:\.\d+)?|inf)\]")
 SCALES = (1, -1, 100, -100)  # a share is also printed in percent, a loss as the gain of the other arm
-PER_ROW_ALONE = ("_images", "_curves")  # tables of what nobody states
+SINGLE = ("_images", "_curves", "_runs")  # tables of single runs, which have no intervals
 
 
 @cache
@@ -19,7 +19,7 @@ def numbers():
     """All numbers of all stored tables, and which row each stands in."""
     rows = []
     for path in sorted((repository_root() / "figures" / "tables").glob("*.csv")):
-        if not path.stem.endswith(PER_ROW_ALONE):
+        if not path.stem.endswith(SINGLE):
             rows += list(read_table(path).select_dtypes("number").to_numpy(float))
     return np.concatenate(rows), np.repeat(np.arange(len(rows)), [len(row) for row in rows])
 
