@@ -313,16 +313,16 @@ def forest(
     ax : matplotlib.axes.Axes
         To draw on; the x axis still wants a label with its unit.
     table : pandas.DataFrame
-        One row a line, from the top, with low and high, NaN where there is no interval.
+        One row a line, from the top.
     label, value, n : str
-        Its other columns.
+        Columns of what is shown; the ends of the intervals are <value>_low and <value>_high, NaN where there is none.
     reference : float, optional
         Where to draw a dashed line, e.g. at a published value or at no difference.
     highlight : str
         Label of a line in another colour.
     """
     at = np.arange(len(table))[::-1]
-    ends = table[["low", "high"]].to_numpy(float)
+    ends = table[[f"{value}_low", f"{value}_high"]].to_numpy(float)
     colours = [MISSED if name == highlight else "C0" for name in table[label]]
     ax.hlines(at, ends[:, 0], ends[:, 1], color=colours, linewidth=2)
     ax.scatter(table[value], at, color=colours)
@@ -341,7 +341,6 @@ def errorbar(
     table: pd.DataFrame,
     at: Sequence[float],
     value: str,
-    ends: tuple[str, str] | None = None,
     *,
     across: bool = False,
     **style,
@@ -357,16 +356,14 @@ def errorbar(
     at : sequence of float
         Where the markers stand on the other axis.
     value : str
-        Column of the values.
-    ends : (str, str), optional
-        Columns of the ends of their intervals; none: <value>_low and <value>_high.
+        Column of the values; the ends of their intervals are <value>_low and <value>_high.
     across : bool
         Values run along x instead of y.
     **style
         Of ``Axes.errorbar``.
     """
     values = table[value].to_numpy(float)
-    reach = np.abs(table[list(ends or (f"{value}_low", f"{value}_high"))].to_numpy(float).T - values)  # (2, rows)
+    reach = np.abs(table[[f"{value}_low", f"{value}_high"]].to_numpy(float).T - values)  # (2, rows)
     where = {"x": values, "y": at, "xerr": reach} if across else {"x": at, "y": values, "yerr": reach}
     ax.errorbar(**where, **{"fmt": "o", "capsize": 2, **style})
 

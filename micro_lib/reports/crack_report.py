@@ -17,14 +17,9 @@ from micro_lib.analysis.stats import (
 )
 from micro_lib.application.published import (
     Cell,
-    answering,
     cell,
-    judged_gain,
-    judged_level,
-    judged_statement,
-    ours_of,
 )
-from micro_lib.application.tables import NOT_RUN, claim_rows, mean_fields, paired_fields, rounded, stored_sweep
+from micro_lib.application.tables import mean_fields, paired_fields, stored_sweep
 from micro_lib.core.seeds import stream
 from micro_lib.training import cracks
 from micro_lib.training.cracks import LOOKED_AT
@@ -39,8 +34,8 @@ MEASURES = {
     "test_error": "error on held specimens",
     "all_error": "error on all tiles, trained ones among them",
 }
-_PRINTED = {"test_error": "test data", "all_error": "all data"}  # as the paper calls what is measured
-_ARMS = ("synthetic", "real", "mixed")
+PRINTED = {"test_error": "test data", "all_error": "all data"}  # as the paper calls what is measured
+ARMS = ("synthetic", "real", "mixed")
 
 
 def arm_of(configuration: str | Mapping) -> str:
@@ -73,7 +68,8 @@ def stored(profile: str, folder: str | Path = "") -> tuple[pd.DataFrame, pd.Data
     return stored_sweep("cracks", profile, named, ("arm", "n_real", "seed", *MEASURES), folder)
 
 
-def _of(table: pd.DataFrame, arm: str, n_real: int = 0) -> pd.DataFrame:
+def of_arm(table: pd.DataFrame, arm: str, n_real: int = 0) -> pd.DataFrame:
+    """Return the rows of one arm with so many real tiles (0: all), by seed."""
     return table[(table["arm"] == arm) & (table["n_real"] == n_real)].sort_values("seed")
 
 
@@ -98,13 +94,13 @@ def table_1(runs: pd.DataFrame, measure: str = "test_error", arms: Sequence[str]
     """
     rows = []
     for arm in arms or runs.loc[runs["n_real"] == 0, "arm"].unique():
-        values = _of(runs, arm)[measure].dropna()
+        values = of_arm(runs, arm)[measure].dropna()
         if not len(values):
             continue
-        row = {"arm": arm, "n": len(values), "steps": int(_of(runs, arm)["steps"].median())}
+        row = {"arm": arm, "n": len(values), "steps": int(of_arm(runs, arm)["steps"].median())}
         trials = agresti_coull(values.mean() * PUBLISHED_TRIALS, PUBLISHED_TRIALS, LEVEL)
         row |= _over_runs(values) | {"trials_low": trials.low, "trials_high": trials.high}
-        known = arm in _ARMS and measure in MEASURES
+        known = arm in ARMS and measure in MEASURES
         rows.append(row | {"published": table_1_cell(arm, measure).printed if known else ""})
     return pd.DataFrame(rows)
 
@@ -115,7 +111,7 @@ def _over_runs(values: pd.Series) -> dict:
 
 def table_1_cell(arm: str, measure: str) -> Cell:
     """Return an error of Table 1 of the paper."""
-    return cell("Trampert 2021", "Table 1", arm, f"error on {_PRINTED[measure]}")
+    return cell("Trampert 2021", "Table 1", arm, f"error on {PRINTED[measure]}")
 
 
 def published() -> pd.DataFrame:
@@ -128,7 +124,7 @@ def published() -> pd.DataFrame:
         runs_low, runs_high (99 % normal interval of the mean over 200 runs, from the standard deviation).
     """
     rows = []
-    for measure, arm in product(MEASURES, _ARMS):
+    for measure, arm in product(MEASURES, ARMS):
         _, _, _, _, mean, sd, low, high, *_ = table_1_cell(arm, measure)
         trials = agresti_coull(mean * PUBLISHED_TRIALS, PUBLISHED_TRIALS, LEVEL)
         half = 2.576 * sd / PUBLISHED_RUNS**0.5
@@ -168,7 +164,7 @@ def compare(
     """
     rows = []
     for arm, other in pairs:
-        a, b = (_of(runs, name, n_real).set_index("seed")[measure].dropna() for name in (arm, other))
+        a, b = (of_arm(runs, name, n_real).set_index("seed")[measure].dropna() for name in (arm, other))
         seeds = a.index.intersection(b.index)
         if len(seeds) < 2:
             continue
@@ -226,7 +222,7 @@ def over_specimens(
     tested = _tested(counts, matched, without, every)
     rows = []
     for arm in arms or tested.loc[tested["n_real"] == 0, "arm"].unique():
-        part = _of(tested, arm)
+        part = of_arm(tested, arm)
         if part.empty:
             continue
         sums = part.groupby("name")[["wrong", "n", "missed", "false_alarms", "n_crack", "n_all"]].sum()
@@ -276,7 +272,7 @@ def compare_specimens(
     tested = _tested(counts, matched, without, every)
     rows = []
     for arm, other in pairs:
-        a, b = (_of(tested, name, n_real).set_index(["seed", "name"]) for name in (arm, other))
+        a, b = (of_arm(tested, name, n_real).set_index(["seed", "name"]) for name in (arm, other))
         shared = a.index.intersection(b.index)
         if shared.empty:
             continue
@@ -329,7 +325,7 @@ def specimen_table(counts: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
     table["looked_at"] = table.index.isin(LOOKED_AT)
     table["runs"] = tested[tested["arm"].isin(arms) & (tested["n_real"] == 0)].groupby("name")["seed"].nunique()
     for arm in arms:
-        part = _of(tested, arm)
+        part = of_arm(tested, arm)
         runs = part.assign(error=part["wrong"] / part["n"]).groupby("name")
         table[arm] = runs["wrong"].sum() / runs["n"].sum()
         table[f"{arm}_low"], table[f"{arm}_high"] = runs["error"].min(), runs["error"].max()
@@ -361,7 +357,7 @@ def budget_curve(runs: pd.DataFrame, mixed: str = "mixed") -> pd.DataFrame:
     for arm in (mixed, "real long"):
         budgets = sorted(runs.loc[runs["arm"] == arm, "n_real"].unique(), key=lambda n: n or np.inf)
         for n_real in budgets:
-            part = _of(runs, arm, n_real)
+            part = of_arm(runs, arm, n_real)
             n = n_real or round(part["n_training"].mean())
             rows.append({"arm": arm, "n_real": n, "n": len(part), **_over_runs(part["test_error"])})
     columns = ["arm", "n_real", "n", "error", "error_low", "error_high", "confidence", "over", "sd"]
@@ -473,107 +469,3 @@ def wrong_tiles(tiles: pd.DataFrame, n: int) -> pd.DataFrame:
     missed = wrong[wrong["label"] == 1].sort_values("probability").head(n)
     alarms = wrong[wrong["label"] == 0].sort_values("probability", ascending=False).head(n)
     return pd.concat([missed, alarms], ignore_index=True)
-
-
-# Claims
-
-
-def claims(runs: pd.DataFrame, counts: pd.DataFrame, *, profile: str) -> pd.DataFrame:
-    """Judge Table 1 of Trampert et al. 2021 and the reductions of section 3.1.3 by our runs.
-
-    Runs share specimens and folds, so intervals are over specimens; those over runs, the paper's, go with the reason.
-
-    Parameters
-    ----------
-    runs, counts : pandas.DataFrame
-        As from `stored`; runs on generated stand-ins judge nothing, nor does a single run an arm.
-    profile : str
-        Profile the runs come from.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows of the claims table.
-    """
-    judged = runs[~runs["generated"].astype(bool)] if len(runs) else runs
-    enough = all(len(_of(judged, arm)) > 1 for arm in _ARMS)
-    rows = []
-    for measure, judge in product(MEASURES, (_saving, _reduction, _chance)):
-        rows.append(judge(judged, counts, measure, enough))
-    rows += [_level(judged, counts, measure, enough, arm) for measure, arm in product(MEASURES, _ARMS)]
-    rows.append(_synthetic(counts, enough))
-    of_arm = judged[judged["arm"] == "mixed"] if enough else judged[:0]
-    return claim_rows(rows, profile=profile, notebook="04_crack_classification", runs=of_arm)
-
-
-_UNKNOWN = {"verdict": NOT_RUN, "why": "needs two or more runs of every arm on the real tiles"}
-_PAIRS = [("mixed", "real"), ("mixed", "real long")]
-
-
-def _section_cell(quantity: str, measure: str) -> Cell:
-    return cell("Trampert 2021", "section 3.1.3", "mixed against real", f"{quantity}, {_PRINTED[measure]}")
-
-
-def _chance(runs: pd.DataFrame, counts: pd.DataFrame, measure: str, enough: bool) -> dict:
-    """Direction reproduced: mixed training makes fewer errors, significantly at `LEVEL`; the p itself goes with n."""
-    theirs = cell("Trampert 2021", "Table 1", "mixed against real", f"p, {_PRINTED[measure]}")
-    claim = {**answering(theirs), "claim": f"p of mixed against real training over runs: {MEASURES[measure]}"}
-    if not enough:
-        return claim | _UNKNOWN
-    row = compare(runs, _PAIRS[:1], measure).iloc[0]
-    won = row["difference"] < 0 and row["p"] < 1 - LEVEL
-    why = f"paired two-tailed t as if runs were independent, as published; mixed minus real {row['difference']:+.3f}"
-    found = {"kind": "effect", "ours": row["p"], "n": int(row["n"]), "over": row["over"], "why": why}
-    return {**claim, **found, "verdict": "direction reproduced" if won else "not reproduced"}
-
-
-def _saving(runs: pd.DataFrame, counts: pd.DataFrame, measure: str, enough: bool) -> dict:
-    theirs = _section_cell("errors saved", measure)
-    claim = {**answering(theirs), "claim": f"mixed training saves errors of the crack classifier: {MEASURES[measure]}"}
-    return claim | (_gain(runs, counts, measure, theirs, "saved", 1) if enough else _UNKNOWN)
-
-
-def _reduction(runs: pd.DataFrame, counts: pd.DataFrame, measure: str, enough: bool) -> dict:
-    theirs = _section_cell("error reduced", measure)
-    claim = {**answering(theirs), "claim": f"mixed training reduces the rate of the {MEASURES[measure]}"}
-    return claim | (_gain(runs, counts, measure, theirs, "difference", -1) if enough else _UNKNOWN)
-
-
-def _gain(runs: pd.DataFrame, counts: pd.DataFrame, measure: str, theirs: Cell, name: str, factor: int) -> dict:
-    """Direction reproduced: better than both real arms over specimens; reproduced: holding the published gain too."""
-    over_runs = compare(runs, _PAIRS, measure).set_index("against")
-    specimens = compare_specimens(counts, _PAIRS, every=measure == "all_error").set_index("against")
-    if "real" not in specimens.index:
-        return _UNKNOWN
-    gain = ours_of(over_runs.loc["real"], name, factor)
-    why = f"over {gain['n']} {gain['over']}, paired: {rounded(gain['ours'], gain['low'], gain['high'])} at "
-    why += f"{100 * gain['level']:g} %, p = {over_runs.loc['real', 'p']:.2g}"
-    if "real long" in specimens.index:
-        long = ours_of(specimens.loc["real long"], name, factor)
-        why += f"; against as many steps on real tiles alone {rounded(long['ours'], long['low'], long['high'])}"
-    ours = ours_of(specimens.loc["real"], name, factor)
-    return judged_gain(ours, theirs.value, why, won=bool(specimens["better"].all()))
-
-
-def _synthetic(counts: pd.DataFrame, enough: bool) -> dict:
-    stated = {"paper": "Trampert 2021", "where": "section 3.1.3", "published": "even lower on the test data"}
-    stated["claim"] = "synthetic tiles alone err less than real ones: error on held specimens, synthetic less real"
-    rows = compare_specimens(counts, [("synthetic", "real")])
-    if not enough or rows.empty:
-        return stated | _UNKNOWN
-    row = rows.iloc[0]
-    why = "resampled specimens; another material, and real tiles of which a light network needs few"
-    return stated | judged_statement(ours_of(row, "difference"), bool(row["better"]), why)
-
-
-def _level(runs: pd.DataFrame, counts: pd.DataFrame, measure: str, enough: bool, arm: str) -> dict:
-    theirs = table_1_cell(arm, measure)
-    claim = {**answering(theirs), "claim": f"crack classifier, {arm} model: {MEASURES[measure]}"}
-    specimens = over_specimens(counts, [arm], every=measure == "all_error")
-    if not enough or specimens.empty:
-        return claim | _UNKNOWN
-    mean = ours_of(table_1(runs, measure, [arm]).iloc[0], "error")
-    why = "other material: the paper's 510 tiles of chips could not be had; "
-    why += f"over {mean['n']} {mean['over']} {rounded(mean['ours'], mean['low'], mean['high'])} at "
-    why += f"{100 * mean['level']:g} %"
-    return claim | judged_level(ours_of(specimens.iloc[0], "error"), theirs.value, why)

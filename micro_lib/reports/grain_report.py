@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from micro_lib.analysis.stats import cluster_bootstrap, paired_cluster_bootstrap
-from micro_lib.application.published import Cell, answering, cell, judged_level, judged_statement, ours_of
-from micro_lib.application.tables import NOT_RUN, claim_rows, stored_sweep
+from micro_lib.application.tables import stored_sweep
 from micro_lib.core.seeds import stream
 
 # Score -> 1 if more is better, -1 if less is.
@@ -117,8 +116,8 @@ def compare(images: pd.DataFrame, split: str, arm: str, against: Sequence[str]) 
     -------
     pandas.DataFrame
         against, seeds (that both were trained with), score, difference (arm minus other; of two trained arms on what
-        both scored in the same seed), low and high (95 %: confidence), n (groups: over), better: the whole interval
-        lies on the good side of zero.
+        both scored in the same seed), difference_low and difference_high (95 %: confidence), n (groups: over), better:
+        the whole interval lies on the good side of zero.
     """
     chosen = images[images["split"] == split].sort_values("name")
     rows = []
@@ -136,77 +135,8 @@ def compare(images: pd.DataFrame, split: str, arm: str, against: Sequence[str]) 
             rng = stream(0, "bootstrap", score)
             found = paired_cluster_bootstrap(a[score], b[score], a.index.get_level_values("group"), rng=rng)
             better = sign * found.low > 0 and sign * found.high > 0
-            values = {"difference": found.estimate, "low": found.low, "high": found.high}
+            values = {"difference": found.estimate, "difference_low": found.low, "difference_high": found.high}
             values |= {"confidence": found.level, "n": found.n, "over": GROUPS}
             rows.append({"against": other, "seeds": seeds, "score": score, **values, "better": better})
-    columns = ["against", "seeds", "score", "difference", "low", "high", "confidence", "n", "over", "better"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def claims(images: pd.DataFrame, *, profile: str) -> pd.DataFrame:
-    """Judge the published numbers of Trampert et al. 2021, section 3.2.3, by the scores of every image.
-
-    Parameters
-    ----------
-    images : pandas.DataFrame
-        As for `summarise`, with the arms `LABEL_FREE`, "real labels" and "Otsu" on the split "test" and columns
-        generated and, where something was trained, device; scores of generated stand-ins judge nothing.
-    profile : str
-        Profile the scores come from.
-
-    Returns
-    -------
-    pandas.DataFrame
-        Rows of the claims table.
-    """
-    paper = {"paper": "Trampert 2021", "where": "section 3.2.3"}
-    levels = {score: _level_cell(score) for score in _PRINTED}
-    stated = [
-        {"claim": f"{one.quantity} on real grain micrographs, synthetic training only", **answering(one)}
-        for one in levels.values()
-    ]
-    finding = "grain boundaries are detected reliably without a real label: contrasts won, of all with simpler means"
-    stated.append({**paper, "claim": finding, "published": "detected reliably in all 12 real images"})
-    real = images[~images["generated"].astype(bool)]
-    ours = real[real["arm"] == LABEL_FREE]
-    if real[real["split"] == "test"].empty:
-        why = "the real micrographs were not at hand, only generated stand-ins"
-        rows = [{**claim, "verdict": NOT_RUN, "why": why} for claim in stated]
-    else:
-        rows = [_level(claim, real, score) for claim, score in zip(stated[:2], levels, strict=True)]
-        rows.append(_finding(stated[2], real))
-    return claim_rows(rows, profile=profile, notebook="05_grain_segmentation", runs=ours)
-
-
-_PRINTED = {"error": "pixel error", "miou": "mean IoU"}
-
-
-def _level_cell(score: str) -> Cell:
-    return cell("Trampert 2021", "section 3.2.3", "grain boundaries", _PRINTED[score])
-
-
-def _level(claim: dict, images: pd.DataFrame, score: str) -> dict:
-    table = summarise(images, "test", [LABEL_FREE, "real labels"]).set_index("arm")
-    ours = table.loc[LABEL_FREE]
-    why = "other material: the paper's 12 images could not be had"
-    if "real labels" in table.index:
-        why += f"; on this one the same network trained on real labels reaches {table.loc['real labels', score]:.3f}"
-    return claim | judged_level(ours_of(ours, score, n="groups"), _level_cell(score).value, why)
-
-
-def _finding(claim: dict, images: pd.DataFrame) -> dict:
-    """Whether all intervals lie beyond zero, against every threshold and a mask without boundary."""
-    table = compare(images, "test", LABEL_FREE, [BLANK, *THRESHOLDS])
-    asked = table["score"].isin(["miou", "bf1_8px", "intercept_rel_err"])
-    asked |= (table["against"] == BLANK) & (table["score"] == "error")
-    contrasts = table[asked]
-    lost = contrasts[~contrasts["better"]]
-    others = " nor ".join(f"on {row.score} over {row.against!r}" for row in lost.itertuples())
-    gain = table[(table["against"] == "Otsu") & (table["score"] == "miou")].iloc[0]
-    why = f"{len(contrasts) - len(lost)} of {len(contrasts)} intervals beyond zero: mean IoU, F1 and intercept against "
-    why += f"{table['against'].nunique() - 1} thresholds and no boundary at all; "
-    why += f"no sure gain {others}; " if others else ""
-    why += f"over Otsu's threshold {gain['difference']:+.3f} [{gain['low']:.3f}, {gain['high']:.3f}] mean IoU, "
-    why += f"{gain['n']} {gain['over']}"
-    ours = {"ours": len(contrasts) - len(lost), "n": len(contrasts), "over": "contrasts"}
-    return claim | judged_statement(ours, lost.empty, why)
+    columns = ["against", "seeds", "score", "difference", "difference_low", "difference_high", "confidence"]
+    return pd.DataFrame(rows, columns=[*columns, "n", "over", "better"])

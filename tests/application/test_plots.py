@@ -37,8 +37,8 @@ def drawn(ax):
 
 
 def intervals(**columns):
-    base = {"name": ["a", "b", "c"], "mean": [0.5, 0.7, 0.6], "low": [0.4, 0.65, np.nan], "high": [0.6, 0.78, np.nan]}
-    return pd.DataFrame({**base, "n": [5, 12, 1], **columns})
+    base = {"name": ["a", "b", "c"], "mean": [0.5, 0.7, 0.6], "mean_low": [0.4, 0.65, np.nan]}
+    return pd.DataFrame({**base, "mean_high": [0.6, 0.78, np.nan], "n": [5, 12, 1], **columns})
 
 
 # Micrographs
@@ -256,8 +256,8 @@ def test_forests_draw_each_row_where_its_numbers_are():
 @pytest.mark.parametrize("across", [False, True])
 def test_error_bars_reach_the_ends_of_their_intervals(across):
     ax, table = axes(), intervals()
-    plots.errorbar(ax, table[:2], [3, 4], "mean", ("low", "high"), across=across)
-    plots.errorbar(ax, table[:2].rename(columns={"low": "mean_low", "high": "mean_high"}), [3, 4], "mean")
+    plots.errorbar(ax, table[:2], [3, 4], "mean", across=across)
+    plots.errorbar(ax, table[:2], [3, 4], "mean")
     whiskers = [np.array(container.lines[2][0].get_segments()) for container in ax.containers]
     np.testing.assert_allclose(whiskers[1], [[[3, 0.4], [3, 0.6]], [[4, 0.65], [4, 0.78]]])
     np.testing.assert_allclose(whiskers[0], whiskers[1][:, :, ::-1] if across else whiskers[1])

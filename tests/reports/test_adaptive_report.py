@@ -10,10 +10,12 @@ from scipy import stats
 from scipy.stats import uniform
 
 from micro_lib.core.runs import write_table
-from micro_lib.reports import adaptive_report
-from micro_lib.reports.adaptive_report import arm_of, claims, compare, marginals, stored, table_2
+from micro_lib.reports import adaptive_plots, adaptive_report
+from micro_lib.reports.adaptive_claims import claims
+from micro_lib.reports.adaptive_report import arm_of, compare, marginals, stored, table_2
 from micro_lib.reports.grain_report import SCORES
 from micro_lib.synthesis.distributions import Choice, Constant, Parameter
+from micro_lib.synthesis.grains import render
 from micro_lib.synthesis.presets import preset
 from micro_lib.synthesis.scenario import Space
 from micro_lib.training.adaptive import CONFIGURATIONS
@@ -83,12 +85,14 @@ def test_arms_are_compared_on_the_seeds_they_share():
     row = table.loc["miou"]
     assert row["difference"] == pytest.approx(0.02) and row["n"] == 3 and row["sd"] == pytest.approx(0.01)
     assert row["p"] == pytest.approx(expected.pvalue) and row["effect_dz"] == pytest.approx(2.0)
-    assert (row["low"], row["high"]) == pytest.approx(expected.confidence_interval())
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx(expected.confidence_interval())
     assert row[["groups_low", "groups_high"]].tolist() == pytest.approx([0.02, 0.02]) and row["groups"] == 3
     assert table.loc["error", "difference"] == pytest.approx(-0.02)
     assert not row["better"]  # three runs: the t interval reaches zero
     back = compare(runs, images, "test", [("random", "adaptive")]).set_index("score").loc["miou"]
-    assert back["difference"] == pytest.approx(-0.02) and back["low"] == pytest.approx(-row["high"])
+    assert back["difference"] == pytest.approx(-0.02) and back["difference_low"] == pytest.approx(
+        -row["difference_high"]
+    )
 
 
 def test_better_needs_both_intervals():
@@ -180,7 +184,7 @@ def test_marginals_find_the_parameters_that_matter():
     for _, part in found.groupby("parameter"):
         assert part["n"].sum() == 400
         assert (part["miou"] * part["n"]).sum() / 400 == pytest.approx(scores["miou"].mean())
-    assert ((found["low"] < found["miou"]) & (found["miou"] < found["high"])).all()
+    assert ((found["miou_low"] < found["miou"]) & (found["miou"] < found["miou_high"])).all()
 
 
 def test_equal_scores_have_no_spread():
@@ -190,10 +194,10 @@ def test_equal_scores_have_no_spread():
 
 def test_figures_draw_what_the_tables_hold():
     table, scores = planted()
-    fig = adaptive_report.draw_marginals(table, scores, 2)
+    fig = adaptive_plots.parameters(table, scores, 2)
     assert {ax.get_xlabel().split()[0] for ax in fig.axes} == {"kind", "grey"}
     pair, ax = plt.subplots()
-    adaptive_report.draw_pair(ax, table, scores, ("grey", "kind"))
+    adaptive_plots.pair(ax, table, scores, ("grey", "kind"))
     image = ax.images[0].get_array()
     rough = [label.get_text() for label in ax.get_yticklabels()].index("rough\nkind")
     assert image.shape == (2, 5) and image[rough, 0] == pytest.approx(0.4, abs=0.02)
@@ -205,9 +209,9 @@ def test_figures_draw_what_the_tables_hold():
 
 def test_the_worst_are_shown_first():
     table = preset("trampert").replace(height_px=Constant(48), width_px=Constant(48)).sample(4, 1)
-    panels = adaptive_report.worst_panels(table, pd.DataFrame({"miou": [0.5, 0.2, 0.9, 0.3]}), 2)
+    panels = adaptive_plots.worst(table, pd.DataFrame({"miou": [0.5, 0.2, 0.9, 0.3]}), 2)
     assert [panel.title for panel in panels] == ["IoU 0.20", "IoU 0.20", "IoU 0.30", "IoU 0.30"]
-    assert (panels[0].image == adaptive_report.render(table.iloc[1].to_dict()).image).all()
+    assert (panels[0].image == render(table.iloc[1].to_dict()).image).all()
     assert panels[0].mask is None and panels[1].mask.max() == 1
 
 

@@ -9,9 +9,9 @@ from scipy import stats
 
 from micro_lib.core.runs import write_table
 from micro_lib.reports import crack_report
+from micro_lib.reports.crack_claims import claims
 from micro_lib.reports.crack_report import (
     arm_of,
-    claims,
     compare,
     compare_specimens,
     over_specimens,

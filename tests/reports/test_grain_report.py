@@ -8,7 +8,8 @@ import pytest
 
 from micro_lib.core.runs import write_table
 from micro_lib.reports import grain_report
-from micro_lib.reports.grain_report import SCORES, arm_of, claims, compare, stored, summarise
+from micro_lib.reports.grain_claims import claims
+from micro_lib.reports.grain_report import SCORES, arm_of, compare, stored, summarise
 
 GROUPS = {"a1": "A", "a2": "A", "b1": "B", "c1": "C"}
 
@@ -55,7 +56,9 @@ def test_a_constant_gain_is_found_exactly_and_called_better():
     table = compare(images, "test", "broad", ["Otsu", "absent"]).set_index("score")
     assert set(table["against"]) == {"Otsu"} and (table["n"] == 3).all()
     for score, sign in SCORES.items():
-        assert table.loc[score, ["difference", "low", "high"]].tolist() == pytest.approx([sign * 0.1] * 3)
+        assert table.loc[score, ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx(
+            [sign * 0.1] * 3
+        )
     assert table["better"].all()
 
 
@@ -63,7 +66,7 @@ def test_arms_swapped_give_the_opposite_difference_and_are_not_better():
     images = pd.concat([rows("broad", [0.6, 0.7, 0.8, 0.9]), rows("Otsu", [0.5, 0.65, 0.7, 0.7])])
     one, other = compare(images, "test", "broad", ["Otsu"]), compare(images, "test", "Otsu", ["broad"])
     np.testing.assert_allclose(one["difference"], -other["difference"])
-    np.testing.assert_allclose(one["low"], -other["high"])
+    np.testing.assert_allclose(one["difference_low"], -other["difference_high"])
     assert one["better"].all() and not other["better"].any()
 
 
@@ -91,7 +94,7 @@ def test_an_image_counts_in_the_seeds_that_both_arms_scored_it_in():
     theirs = pd.concat([rows("real labels", [0.5] * 4), rows("real labels", [0.8] * 4, seed=2)])
     held = (theirs["seed"] == 2) & (theirs["group"] == "A")  # the ceiling was trained on this group in seed 2
     table = compare(pd.concat([ours, theirs[~held]]), "test", "broad", ["real labels"]).set_index("score")
-    assert table.loc["miou", ["difference", "low", "high"]].tolist() == pytest.approx([0.1] * 3)
+    assert table.loc["miou", ["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0.1] * 3)
     assert (table["confidence"] == 0.95).all() and (table["over"] == "overlap groups").all()
 
 

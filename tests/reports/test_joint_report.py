@@ -9,10 +9,10 @@ from scipy import stats
 
 from micro_lib.core.runs import write_json, write_table
 from micro_lib.reports import joint_report
+from micro_lib.reports.joint_claims import claims
 from micro_lib.reports.joint_report import (
     arm_of,
     by_specimen,
-    claims,
     collect,
     copying,
     criteria,

@@ -12,11 +12,11 @@ from micro_lib.application.published import cells
 from micro_lib.application.tables import NOT_TESTABLE
 from micro_lib.core.runs import write_table
 from micro_lib.reports import adaptation_report, source_plots, source_report
+from micro_lib.reports.source_claims import claims
 from micro_lib.reports.source_report import (
     DOMAINS,
     arm_of,
     beside_published,
-    claims,
     effects,
     grid,
     longer,
