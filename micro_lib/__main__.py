@@ -9,14 +9,8 @@ import warnings
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; return its exit code: 0 fine, 1 something failed while running, 2 asked for wrongly."""
-    # Its options are its own, and it needs no notebook machinery: a bare segmentation starts fast.
-    arguments = sys.argv[1:] if arguments is None else arguments
     # Of a library that torch's next version will not break; nobody at a command line can act on it.
     warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
-    if arguments[:1] == ["segment"]:
-        from micro_lib.application import segment
-
-        return segment.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
         return _COMMANDS[options.command](options)
@@ -94,7 +88,20 @@ def _class_map(words: list[str]):
     return ClassMap("--classes", names, values, ("#000000",) * len(names))  # nothing is drawn
 
 
-_COMMANDS = {"reproduce": _reproduce, "publish": _publish, "claims": _claims, "sweep": _sweep, "check": _check}
+def _segment(options) -> int:
+    from micro_lib.application.segment import segment
+
+    return segment(**{name: value for name, value in vars(options).items() if name != "command"})
+
+
+_COMMANDS = {
+    "reproduce": _reproduce,
+    "publish": _publish,
+    "claims": _claims,
+    "sweep": _sweep,
+    "check": _check,
+    "segment": _segment,
+}
 
 
 def _refuse(reason) -> int:
@@ -135,8 +142,39 @@ def _parser() -> argparse.ArgumentParser:
         "--classes", nargs="+", metavar="NAME", help="of the masks by id, or NAME=GREY_LEVEL each, or a pack's name"
     )
     commands.add_parser("claims", help="print the published claims table")
-    commands.add_parser("segment", help="segment a folder of micrographs: segment MODEL FOLDER OUT [--pixel-size-um X]")
+    _add_segment(commands)
     return parser
+
+
+def _add_segment(commands) -> None:
+    segment = commands.add_parser("segment", help="segment every micrograph of a folder and measure its grains")
+    segment.add_argument("model", metavar="MODEL", help="a trained segmenter, e.g. build/models/grains.safetensors")
+    segment.add_argument("folder", metavar="FOLDER", help="folder with TIFF, PNG or JPEG micrographs")
+    segment.add_argument("out", metavar="OUT", help="folder for masks/, overlays/ and measurements.csv")
+    segment.add_argument(
+        "--pixel-size-um", type=_positive, metavar="X", help="edge of a pixel in um, over the files' tags"
+    )
+    segment.add_argument("--grain-px", type=_positive, metavar="G", help="mean intercept of the grains in px, if known")
+    segment.add_argument(
+        "--line-px", type=_width, default=0, metavar="W", help="width to draw boundaries with, else the model's"
+    )
+    segment.add_argument("--crop-info-bar", action="store_true", help="cut off the microscope's information bar")
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number, with a point as decimal sign")
+    return value
+
+
+def _width(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of pixels, 1 or more")
+    return int(text)
 
 
 def _workers(text: str) -> int:

@@ -1,6 +1,5 @@
 """The folder command: segment every micrograph of a folder and measure its grains."""
 
-import argparse
 import sys
 import warnings
 from collections import Counter
@@ -53,27 +52,23 @@ class Report:
         return dict(zip(rows["name"], rows["remark"], strict=True))
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command; return 0 if all images worked, 1 if some failed, 2 if nothing could be done, 130 if stopped."""
-    options = _parser().parse_args(arguments)
+def segment(model: str, folder: str, out: str, **options) -> int:
+    """Load a model, segment a folder with it and print what came of it; `options` as of `segment_folder`.
+
+    Returns
+    -------
+    int
+        0 if all images worked, 1 if some failed, 2 if nothing could be done, 130 if stopped.
+    """
     try:
-        segmenter = Segmenter.load(options.model, device=best_device())
-        report = segment_folder(
-            segmenter,
-            options.folder,
-            options.out,
-            pixel_size_um=options.pixel_size_um,
-            grain_px=options.grain_px,
-            line_px=options.line_px,
-            crop_info_bar=options.crop_info_bar,
-        )
+        report = segment_folder(Segmenter.load(model, device=best_device()), folder, out, **options)
     except (FileNotFoundError, CardError, SegmentError) as error:
         print(f"micro_lib segment: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {Path(options.out, TABLE)} says which images are done", file=sys.stderr)
+        print(f"\ninterrupted; {Path(out, TABLE)} says which images are done", file=sys.stderr)
         return 130
-    _print(report, options.out)
+    _print(report, out)
     return 1 if report.failures else 0
 
 
@@ -263,37 +258,3 @@ def _print(report: Report, out: str) -> None:
     unit = "um" if done["pixel_size_um"].notna().all() else "px"
     columns = ["name", *(f"intercept_{part}_{unit}" for part in ("size", "low", "high"))]
     print(done[columns].round(2).to_string(index=False))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m micro_lib segment", description="Segment every micrograph of a folder and measure its grains."
-    )
-    parser.add_argument("model", metavar="MODEL", help="a trained segmenter, e.g. build/models/grains.safetensors")
-    parser.add_argument("folder", metavar="FOLDER", help="folder with TIFF, PNG or JPEG micrographs")
-    parser.add_argument("out", metavar="OUT", help="folder for masks/, overlays/ and measurements.csv")
-    parser.add_argument(
-        "--pixel-size-um", type=_positive, metavar="X", help="edge of a pixel in um, over the files' tags"
-    )
-    parser.add_argument("--grain-px", type=_positive, metavar="G", help="mean intercept of the grains in px, if known")
-    parser.add_argument(
-        "--line-px", type=_width, default=0, metavar="W", help="width to draw boundaries with, else the model's"
-    )
-    parser.add_argument("--crop-info-bar", action="store_true", help="cut off the microscope's information bar")
-    return parser
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not (np.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number, with a point as decimal sign")
-    return value
-
-
-def _width(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of pixels, 1 or more")
-    return int(text)

@@ -317,7 +317,7 @@ def test_the_command_refuses_with_exit_code_2(case, model, folder, tmp_path, cap
         arguments[2] = str(tmp_path / "file" / "out" if case == "OUT in a file" else tmp_path / "file")
     size = {"bad pixel size": "-1", "decimal comma": "0,5"}.get(case, "1")
     try:
-        code = segment.main([*arguments, "--pixel-size-um", size])
+        code = micro_lib(["segment", *arguments, "--pixel-size-um", size])
     except SystemExit as stop:  # argparse
         code = stop.code
     assert code == 2
