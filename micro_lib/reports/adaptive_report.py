@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from micro_lib.analysis.stats import paired_t
 from micro_lib.application.published import Cell, cell
-from micro_lib.application.tables import mean_fields, stored_sweep
+from micro_lib.application.tables import mean_fields, paired_fields, stored_sweep
 from micro_lib.reports import grain_report
 from micro_lib.training import adaptive
 from micro_lib.training.proposals import encoder
@@ -136,12 +135,9 @@ def compare(runs: pd.DataFrame, images: pd.DataFrame, split: str, pairs: Sequenc
             continue
         groups = _over_groups(images[images["seed"].isin(paired["seed"])], split, arm, other)
         for score, sign in SIGNS.items():
-            test = paired_t(paired[f"{split}_{score}"], paired[f"{split}_{score}_other"])
-            row = {"arm": arm, "against": other, "score": score, "difference": test.difference.estimate}
-            row |= {"difference_low": test.difference.low, "difference_high": test.difference.high}
-            row["confidence"] = test.difference.level
-            row["sd"] = np.std(paired[f"{split}_{score}"] - paired[f"{split}_{score}_other"], ddof=1)
-            row |= {"p": test.p, "effect_dz": test.effect_dz, "n": test.n, "over": RUNS, **groups[score]}
+            ours, theirs = paired[f"{split}_{score}"], paired[f"{split}_{score}_other"]
+            row = {"arm": arm, "against": other, "score": score, **paired_fields(ours, theirs, RUNS)}
+            row |= {"sd": np.std(ours - theirs, ddof=1), **groups[score]}
             ends = [row[end] for end in _ENDS if not np.isnan(row[end])]
             rows.append({**row, "better": all(sign * end > 0 for end in ends)})
     columns = ["arm", "against", "score", "difference", "difference_low", "difference_high", "confidence", "sd", "p"]
@@ -150,6 +146,30 @@ def compare(runs: pd.DataFrame, images: pd.DataFrame, split: str, pairs: Sequenc
 
 
 _ENDS = ("difference_low", "difference_high", "groups_low", "groups_high")
+
+
+def worst_tenth(runs: pd.DataFrame, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Return differences in mean IoU on the worst tenth of the synthetic test images: what choosing failures is for.
+
+    Parameters
+    ----------
+    runs, pairs
+        As for `compare`; each run's worst are its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        arm, against, n (pairs), difference (arm minus other) with difference_low and difference_high (95 %, t over
+        runs: confidence, over), p, effect_dz.
+    """
+    by_seed = runs.pivot_table("synthetic_worst_miou", "seed", "arm") if len(runs) else pd.DataFrame()
+    rows = []
+    for arm, other in pairs:
+        both = by_seed.reindex(columns=[arm, other]).dropna()
+        if len(both) > 1:
+            rows.append({"arm": arm, "against": other, **paired_fields(both[arm], both[other], RUNS)})
+    columns = ["arm", "against", "n", "difference", "difference_low", "difference_high", "confidence", "over", "p"]
+    return pd.DataFrame(rows, columns=[*columns, "effect_dz"])
 
 
 def _over_groups(images: pd.DataFrame, split: str, arm: str, other: str) -> dict[str, dict]:

@@ -12,7 +12,7 @@ from scipy.stats import uniform
 from micro_lib.core.runs import write_table
 from micro_lib.reports import adaptive_plots, adaptive_report
 from micro_lib.reports.adaptive_claims import claims
-from micro_lib.reports.adaptive_report import arm_of, compare, marginals, stored, table_2
+from micro_lib.reports.adaptive_report import arm_of, compare, marginals, stored, table_2, worst_tenth
 from micro_lib.reports.grain_report import SCORES
 from micro_lib.synthesis.distributions import Choice, Constant, Parameter
 from micro_lib.synthesis.grains import render
@@ -90,9 +90,8 @@ def test_arms_are_compared_on_the_seeds_they_share():
     assert table.loc["error", "difference"] == pytest.approx(-0.02)
     assert not row["better"]  # three runs: the t interval reaches zero
     back = compare(runs, images, "test", [("random", "adaptive")]).set_index("score").loc["miou"]
-    assert back["difference"] == pytest.approx(-0.02) and back["difference_low"] == pytest.approx(
-        -row["difference_high"]
-    )
+    assert back["difference"] == pytest.approx(-0.02)
+    assert back["difference_low"] == pytest.approx(-row["difference_high"])
 
 
 def test_better_needs_both_intervals():
@@ -113,6 +112,17 @@ def test_synthetic_images_have_no_groups():
     )
     row = compare(runs, pd.DataFrame(columns=["arm", "seed"]), "synthetic", [("adaptive", "random")]).iloc[0]
     assert np.isnan(row["groups_low"]) and row["groups"] == 0 and row["n"] == 2
+
+
+def test_the_worst_images_are_compared_by_seed():
+    runs = pd.concat([runs_of("adaptive", [0.8] * 4), runs_of("random", [0.8] * 3), runs_of("sobol", [0.8])])
+    runs["synthetic_worst_miou"] = [0.52, 0.54, 0.53, 0.90, 0.50, 0.51, 0.50, 0.60]
+    table = worst_tenth(runs, [("adaptive", "random"), ("sobol", "random"), ("absent", "random")])
+    low, high = stats.ttest_rel([0.52, 0.54, 0.53], [0.50, 0.51, 0.50]).confidence_interval()
+    row = table.iloc[0]
+    assert len(table) == 1 and row["n"] == 3, "fewer than two seeds in common give no interval"
+    assert row[["difference", "difference_low", "difference_high"]].tolist() == pytest.approx([0.08 / 3, low, high])
+    assert worst_tenth(runs[:0], [("adaptive", "random")]).empty
 
 
 def judged(adaptive, random, **options):
