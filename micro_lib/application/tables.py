@@ -411,6 +411,27 @@ def show(df: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def side_by_side(df: pd.DataFrame, rows: str, columns: str, value: str) -> pd.DataFrame:
+    """Return one number of a long table as readers see it, a line for each of its `rows`, side by side for `columns`.
+
+    Parameters
+    ----------
+    df : pandas.DataFrame
+        With these columns, <value>_low and <value>_high; each pair of row and column once.
+    rows, columns, value : str
+        Names of its columns.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Text, empty where there is none; both in the order of the table.
+    """
+    ends = df[[value, f"{value}_low", f"{value}_high"]].to_numpy(float)
+    told = df.assign(told=[rounded(*numbers) for numbers in ends])
+    wide = told.pivot(index=rows, columns=columns, values="told").fillna("")
+    return wide.reindex(index=told[rows].unique(), columns=told[columns].unique())
+
+
 def whole(df: pd.DataFrame) -> str:
     """Return a table as readers see it, see `show`, as HTML: pandas cuts what a notebook displays to a few rows."""
     with pd.option_context("display.max_colwidth", None):

@@ -21,6 +21,7 @@ from micro_lib.data.tiles import Labelled
 # The test micrographs common to T3 and its variant lie at 40 %, "the average between the training phase fractions"
 # (Goetz et al. 2022, section 4.3), of which T3's is 53 %.
 T3V_FRACTIONS = (0.27, 0.4)
+BAINITE_CREDIT = "Generated lath bainite."
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Shift:
         Trained on as images; their masks are for the oracle and for arms with a few labelled ones.
     target_test : tuple of Record
         Of specimens or micrographs that are in neither `source` nor `target`, unless `is_transductive`.
+    credit : str
+        Of all of them, printed on every picture drawn from it.
     is_generated : bool
         Some of them are generated, be it as stand-ins or because the shift is.
     is_transductive : bool
@@ -52,6 +55,7 @@ class Shift:
     source_test: tuple[Record, ...]
     target: tuple[Record, ...]
     target_test: tuple[Record, ...]
+    credit: str
     is_generated: bool
     is_transductive: bool = False
     scale: float = 1.0
@@ -116,7 +120,7 @@ def _views(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     spot = set(_groups(views["view_180d"])[fold : fold + 1])
     held = {name: _split(records, spot) for name, records in views.items()}
     (source, source_test), (target, target_test) = held["view_0d"], held["view_180d"]
-    return Shift(found.class_map, source, source_test, target, target_test, found.is_generated)
+    return Shift(found.class_map, source, source_test, target, target_test, found.credit, found.is_generated)
 
 
 def _other_alloys(fold: int, plan: Mapping, data: str, profile: str) -> Shift:
@@ -134,6 +138,7 @@ def _other_laboratory(fold: int, plan: Mapping, data: str, profile: str) -> Shif
     records = _of(found, lambda _record: True)
     target, target_test = _split(records, set(_groups(records)[fold : fold + 1]))
     merged = {name: _merged(getattr(base, name)) for name in ("source", "source_test")}
+    merged |= {"credit": f"{base.credit} {found.credit}"}
     return replace(base, class_map=found.class_map, target=target, target_test=target_test, **merged)
 
 
@@ -147,7 +152,8 @@ def _coating(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     source = _of(found, lambda record: not record.domain.startswith("target"))
     source, source_test = _split(source, set(_groups(source)[fold :: n_folds("coating")]))
     others, target_test = target[:fold] + target[fold + 1 :], target[fold : fold + 1]
-    return Shift(found.class_map, source, source_test, others, target_test, found.is_generated, scale=0.5)
+    parts = (source, source_test, others, target_test)
+    return Shift(found.class_map, *parts, found.credit, found.is_generated, scale=0.5)
 
 
 def _iron(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
@@ -156,8 +162,9 @@ def _iron(fold: int, _plan: Mapping, data: str, profile: str) -> Shift:
     iron = pack("pure_iron_serial", data, "test", profile=profile)
     records, target = _of(steel, lambda _record: True), _of(iron, lambda _record: True)
     source, source_test = _split(records, set(_groups(records)[fold :: n_folds("316L to iron")]))
+    parts, credit = (source, source_test, target, target), f"{steel.credit} {iron.credit}"
     is_generated = steel.is_generated or iron.is_generated
-    return Shift(steel.class_map, source, source_test, target, target, is_generated, True, scale=0.5)
+    return Shift(steel.class_map, *parts, credit, is_generated, is_transductive=True, scale=0.5)
 
 
 def _of(found: Pack, wanted: Callable[[Record], bool]) -> tuple[Record, ...]:
@@ -199,7 +206,7 @@ def _bainite(
     source, source_test = (bainite("source", which, fold + 1, plan) for which in PARTS)
     pairs = zip(PARTS, fractions, strict=True)
     targets = [bainite(target, which, 0, plan, lath_fraction=share, invert=invert) for which, share in pairs]
-    return Shift(LATH_BAINITE, source, source_test, *targets, is_generated=True, scale=0.5)
+    return Shift(LATH_BAINITE, source, source_test, *targets, BAINITE_CREDIT, is_generated=True, scale=0.5)
 
 
 def bainite(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,10 +12,9 @@ import pandas as pd
 from micro_lib.analysis.metrics import score_lines
 from micro_lib.application.plots import Panel, credit, save, sheet
 from micro_lib.application.tables import tables_dir
-from micro_lib.core.labels import ClassMap
 from micro_lib.core.runs import merge_rows, read_json, read_table
 from micro_lib.data.records import Record
-from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE
+from micro_lib.data.shifts import DEVELOPMENT, REAL, TRANSDUCTIVE, Shift
 from micro_lib.reports.adaptation_plots import error_maps, line_maps
 from micro_lib.reports.adaptation_report import (
     BAGGED_TABLE,
@@ -72,8 +72,8 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
             (_judge_fold if name in REAL else _draw_errors)(profile, name, seed, places, folder)
 
 
-def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> tuple[Sequence[Record], dict, ClassMap]:
-    """Test micrographs of the target, the class ids that networks give their pixels, by arm, and the classes."""
+def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> tuple[Shift, dict]:
+    """Shift with the tested micrographs that are looked at, and the class ids that networks give them, by arm."""
     setting = adaptation.Setting(adaptation.complete({"shift": shift}), seed, profile)
     records, scale = setting.shift.target_test[: None if shift in THIN else 2], setting.framing.scale
     networks = {arm: adaptation.load(place / adaptation.NETWORK)[0] for arm, place in places.items()}
@@ -81,13 +81,14 @@ def _found(profile: str, shift: str, seed: int, places: Mapping[str, Path]) -> t
         arm: [setting.predict([net], r.image, scale).argmax(-1).astype(np.uint8) for r in records]
         for arm, net in networks.items()
     }
-    return records, found, setting.shift.class_map
+    return replace(setting.shift, target_test=records), found
 
 
 def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
     """Draw a tested micrograph of a real target with its mask and those that the arms give it; score thin classes."""
     known = {arm: places[arm] for arm in (*SHOWN[:-1], *FEW, ORACLE) if arm in places}
-    records, found, class_map = _found(profile, shift, seed, known)
+    made, found = _found(profile, shift, seed, known)
+    records, class_map = made.target_test, made.class_map
     record = records[0]
     if thin := THIN.get(shift):
         names, line = {"profile": profile, "shift": shift, "seed": seed}, class_map.classes.index(thin)
@@ -97,13 +98,14 @@ def _judge_fold(profile: str, shift: str, seed: int, places: Mapping[str, Path],
         merge_rows(folder / LINES_TABLE, pd.DataFrame(scored), ("profile", *NAMES, "seed"))
         if (record.mask == line).any():
             fig = line_maps(record, {arm: masks[0] for arm, masks in found.items()}, line, TOLERANCE_PX)
-            credit(fig, f"{thin} in {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px")
+            where = f"{thin} in {record.name}, {shift}, seed {seed}, {profile}; within {TOLERANCE_PX} px"
+            credit(fig, f"{where}. {made.credit}")
             save(fig, folder.parent, f"adaptation_lines_{shift.replace(' ', '_')}_{seed}")
             plt.close(fig)
     panels = [Panel(record.image, None, "micrograph", record.pixel_size_um), Panel(record.image, record.mask, "truth")]
     panels += [Panel(record.image, masks[0], arm) for arm, masks in found.items()]
     fig = sheet(panels, columns=4, class_map=class_map, panel_inch=2.5)
-    credit(fig, f"{shift}, tested micrograph {record.name}, seed {seed}, {profile}")
+    credit(fig, f"{shift}, tested micrograph {record.name}, seed {seed}, {profile}. {made.credit}")
     save(fig, folder.parent, f"adaptation_masks_{shift.replace(' ', '_')}_{seed}")
     plt.close(fig)
 
@@ -116,9 +118,9 @@ def _mean_lines(records: Sequence[Record], masks: Sequence[np.ndarray], line: in
 
 def _draw_errors(profile: str, shift: str, seed: int, places: Mapping[str, Path], folder: Path) -> None:
     """Draw where networks are right and wrong in a generated target (Figures 4 to 6)."""
-    records, found, _ = _found(profile, shift, seed, {arm: places[arm] for arm in SHOWN})
-    fig = error_maps(records, found)
-    credit(fig, f"{shift}, test part, seed {seed}, {profile}; lath bainite: green found, orange missed, blue invented")
+    made, found = _found(profile, shift, seed, {arm: places[arm] for arm in SHOWN})
+    fig = error_maps(made.target_test, found)
+    credit(fig, f"{made.classes[1]}; {shift}, test part, seed {seed}, {profile}. {made.credit}")
     save(fig, folder.parent, f"adaptation_errors_{shift}")
     plt.close(fig)
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from micro_lib.analysis.metrics import matched_lines
-from micro_lib.application.plots import error_map, error_picture, errorbar, micrograph
+from micro_lib.application.plots import class_keys, error_map, error_picture, errorbar, micrograph
 from micro_lib.core.labels import ClassMap
 from micro_lib.data.records import Record
 from micro_lib.training.adaptation import ARMS
@@ -21,12 +21,13 @@ from micro_lib.training.adaptation_methods import ring_power
 # An arm looks the same in every figure; those of the study come first, so that their colours are their own.
 STUDIED = ("no adaptation", "AdaptSegNet", "self-training", "softened self-training", "2 labels", "oracle")
 ORDER = (*STUDIED, *(arm for arm in ARMS if arm not in STUDIED))
+SHIFTS = ("T1", "T2", "T3", "0d to 180d", "coating")  # of the study, all folds
 MARGIN_PX = 24  # shown above and below lines
 COLOURS = 10  # of seaborn's palette; later arms have them again, with another marker and line
 
 
 def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: float = 20.0) -> Figure:
-    """Draw a window of one micrograph of each domain, above it alone, below with its mask.
+    """Draw a window of one micrograph of each domain, above it alone, below with its mask, and a key of the classes.
 
     Parameters
     ----------
@@ -44,6 +45,7 @@ def domains(records: Mapping[str, Record], class_map: ClassMap, *, window_um: fl
         window = np.s_[:px, :px]
         micrograph(alone, record.image[window], pixel_size_um=record.pixel_size_um, title=name)
         micrograph(labelled, record.image[window], record.mask[window], class_map=class_map)
+    fig.legend(handles=class_keys(class_map), loc="outside lower center", ncols=len(class_map.classes) - 1)
     return fig
 
 
@@ -115,6 +117,8 @@ def _marker(arm: str) -> dict:
 def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = None) -> None:
     """Draw the mean IoU on the target of every arm, a group of lines a shift, with intervals and published values.
 
+    Hollow markers are of a single fold.
+
     Parameters
     ----------
     ax : matplotlib.axes.Axes
@@ -131,6 +135,8 @@ def scores(ax: Axes, table: pd.DataFrame, theirs: Mapping[str, float] | None = N
         part = table[table["arm"] == arm]
         at = np.array([shifts.index(name) for name in part["shift"]]) + (i - (len(arms) - 1) / 2) * step
         errorbar(ax, part, at, "target_miou", markersize=4, label=arm, **_marker(arm))
+        single = (part["n"] == 1).to_numpy()
+        ax.plot(at[single], part["target_miou"][single], ".", markersize=3, color="white")  # hollow: a single fold
         known = [(x, theirs[name, arm]) for x, name in zip(at, part["shift"], strict=True) if (name, arm) in theirs]
         if known:
             ax.plot(*zip(*known, strict=True), "x", color=_line(arm)["color"])
@@ -206,7 +212,7 @@ def phase_fractions(ax: Axes, table: pd.DataFrame) -> None:
     errorbar(ax, table, at, "found", across=True, color="C0", label="found")
     ax.plot(table["true"], at, "|", markersize=14, color="C3", label="true")
     ax.set_yticks(at, [f"{row.shift}, {row.arm}, n = {row.n}" for row in table.itertuples()], fontsize=8)
-    ax.set_xlabel("phase fraction of the tested micrographs")
+    ax.set_xlabel(f"fraction of {table['class'].iloc[0]} in the tested micrographs, 95 % over n folds")
     ax.legend(fontsize=7)
 
 

@@ -46,33 +46,68 @@ def coverage(ax: Axes, table: pd.DataFrame) -> None:
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=2)
 
 
-def beside(ax: Axes, table: pd.DataFrame) -> None:
-    """Draw published numbers of one unit and ours below each, in the colour of its verdict.
+def sheet(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw published numbers and ours below each, in the colour of its verdict: a panel a table, two in a row.
 
     Parameters
     ----------
-    ax : matplotlib.axes.Axes
-        To draw on; the x axis still wants its label, of one line.
-    table : pandas.DataFrame
-        Rows of `published.beside_ours`; those without a number of ours show the published one alone. Published spreads
-        are the printed standard deviations, ours are intervals.
+    parts : mapping of str to pandas.DataFrame
+        Label of the x axis -> rows of `published.beside_ours` of one unit; at least one. Those without a number of ours
+        show the published one alone.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
+    rows = [list(parts.values())[i : i + 2] for i in range(0, len(parts), 2)]
+    heights = [0.7 + 0.36 * max(map(len, row)) for row in rows]
+    options = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
+    fig, axes = plt.subplots(len(rows), 2, figsize=(11, 0.9 + sum(heights)), **options)
+    for ax, found in zip_longest(axes.flat, parts.items()):
+        if found is None:
+            ax.set_axis_off()
+        else:
+            _beside(ax, *found)
+    _key(fig)
+    plots.credit(fig, "bars of published numbers: one standard deviation over runs; of ours: 95 % intervals")
+    return fig
+
+
+def _beside(ax: Axes, label: str, table: pd.DataFrame) -> None:
     at = np.arange(len(table))[::-1]
     ax.errorbar(table["published"], at + 0.15, xerr=table["sd"], fmt="D", color=THEIRS, markersize=4, label="published")
-    for verdict in (name for name in VERDICTS if (table["verdict"] == name).any() and table["ours"].notna().any()):
+    for verdict in (name for name in VERDICTS if (table["verdict"] == name).any()):
         part = (table["verdict"] == verdict).to_numpy() & table["ours"].notna().to_numpy()
-        ours = table.loc[part]
-        style = {"color": COLOURS[verdict], "markersize": 5, "label": f"ours, {verdict}"}
+        style = {"color": COLOURS[verdict], "markersize": 5, "label": f"ours: {verdict}"}
         if part.any():
-            plots.errorbar(ax, ours, at[part] - 0.15, "ours", across=True, **style)
-    names = [f"{row.item}\n{row.quantity}{_ours(row.n, row.over)}" for row in table.itertuples()]
-    ax.set_yticks(at, names, fontsize=7)
+            plots.errorbar(ax, table[part], at[part] - 0.15, "ours", across=True, **style)
+    ax.set_yticks(at, _names(table), fontsize=7)
     ax.set_ylim(-0.7, len(table) - 0.3)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.55 / ax.get_position().height / ax.figure.get_figheight()))
+    counts = _counts(table)
+    ax.set_xlabel(f"{label} (ours: {counts[0]})" if len(set(counts)) == 1 and counts[0] else label)
 
 
-def _ours(count: int, over: str) -> str:
-    return f" (ours: {count} {over})" if count else ""
+def _names(table: pd.DataFrame) -> list[str]:
+    """Item of each row, and what is not the same in all: their quantity, how many ours is from."""
+    names, counts = table["item"].to_list(), _counts(table)
+    if table["quantity"].nunique() > 1:
+        names = [f"{name}\n{quantity}" for name, quantity in zip(names, table["quantity"], strict=True)]
+    if len(set(counts)) > 1:
+        names = [f"{name} ({count})" if count else name for name, count in zip(names, counts, strict=True)]
+    return names
+
+
+def _counts(table: pd.DataFrame) -> list[str]:
+    return [f"{row.n} {row.over}" if row.n else "" for row in table.itertuples()]
+
+
+def _key(fig: Figure) -> None:
+    """Say below a figure what its markers mean, each once."""
+    labelled = {}
+    for ax in fig.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        labelled |= dict(zip(labels, handles, strict=True))
+    fig.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3)
 
 
 def effects(claims: pd.DataFrame) -> pd.DataFrame:
@@ -121,7 +156,7 @@ def _intervals(claims: pd.DataFrame, kind: str, units: Sequence[str]) -> list[di
 def _line(row: Mapping, value: float, low: float, high: float) -> dict:
     values = {"value": value, "value_low": low, "value_high": high}
     return {
-        "label": fill(f"{row['claim']} ({row['where']})", 62),
+        "label": fill(f"{row['claim']} ({row['paper']}, {row['where']})", 62),
         **values,
         "told": _told(row),
         "verdict": row["verdict"],
@@ -152,32 +187,7 @@ def forest(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylim(-0.6, len(table) - 0.4)
     for place, text in zip(at, table["told"], strict=True):
         ax.annotate(fill(text, 62), (1.02, place), xycoords=ax.get_yaxis_transform(), va="center", fontsize=7)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.6 / ax.figure.get_figheight() / ax.get_position().height))
-
-
-def sheet(parts: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw tables of `published.beside_ours`, see `beside`, two in a row.
-
-    Parameters
-    ----------
-    parts : mapping of str to pandas.DataFrame
-        Label of the x axis -> rows of one unit; at least one.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    rows = [list(parts.values())[i : i + 2] for i in range(0, len(parts), 2)]
-    heights = [1.3 + 0.36 * max(map(len, row)) for row in rows]
-    options = {"squeeze": False, "layout": "constrained", "height_ratios": heights}
-    fig, axes = plt.subplots(len(rows), 2, figsize=(11, sum(heights)), **options)
-    for ax, found in zip_longest(axes.flat, parts.items()):
-        if found is None:
-            ax.set_axis_off()
-        else:
-            beside(ax, found[1])
-            ax.set_xlabel(found[0])
-    return fig
+    _key(ax.figure)
 
 
 def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, *, seed: int, line_px: int) -> Figure:

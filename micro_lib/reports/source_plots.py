@@ -29,7 +29,7 @@ def course(axes: Sequence[Axes], histories: dict[str, pd.DataFrame]) -> None:
     Parameters
     ----------
     axes : two matplotlib.axes.Axes
-        Loss on training (thin) and held-out pictures, score on held-out ones.
+        Loss on training (thin) and held-out pictures; share of held-out ones whose kind is found.
     histories : dict of str to pandas.DataFrame
         From `micro_lib.training.pretraining.train`, by name.
     """
@@ -40,7 +40,7 @@ def course(axes: Sequence[Axes], histories: dict[str, pd.DataFrame]) -> None:
         loss.plot(steps, table["held_out_loss"], "o-", color=colour, label=f"{name}, held out")
         score.plot(steps, table["score"], "o-", color=colour)
     loss.set(xlabel="steps", ylabel="binary cross-entropy")
-    score.set(xlabel="steps", ylabel="held-out pictures, score")
+    score.set(xlabel="steps", ylabel="held-out pictures named right")
     loss.legend(fontsize=7, ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
 
 

@@ -59,17 +59,17 @@ class RecipeOf(NamedTuple):
     down: int = 8  # pixels of a code's side
     hidden: float = 1.0  # share of the VQ-VAE's channels
     vq_steps: float = 1.0
-    prior_steps: float = 1.0
     prior_batch: float = 1.0
     texture: bool = False  # give sampled images the fine texture that reconstructions lack
     conditional: bool = False  # the prior knows phase fractions, and is asked for balanced ones
     drawn: int = 1  # pairs sampled for one that is kept: those kept are the ones a segmenter of real ones agrees with
+    side: int = 1  # of a pair, in those of the crops that its generator has learned from
 
 
 RECIPES = {
     "plain": RecipeOf(),
-    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_steps=1.0, prior_batch=0.25, texture=True),
-    "textured": RecipeOf(texture=True),  # which of the two changes of fine does what
+    "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_batch=0.25, texture=True),
+    "wide": RecipeOf(side=2),  # zoomed out of by the augmentation as real micrographs are, which smaller ones cannot be
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }
@@ -198,13 +198,18 @@ class Setting:
         self.roles = roles(source, self.fold)
         self.records = budget(self.roles.training, configuration["k"], self.generator)
         self.micrographs = [Labelled(to_uint8(record.image), record.mask) for record in self.records]
-        self.recipe = RECIPES.get(configuration["recipe"])
+        self.recipe = RECIPES.get(configuration["recipe"], RecipeOf())
         self.device = best_device()
 
     @property
     def n_classes(self) -> int:
         """Number of classes of the pack's masks."""
         return len(self.source.class_map.classes)
+
+    @property
+    def pair_px(self) -> int:
+        """Side of the sampled pairs, pixels."""
+        return self.plan["px"] * self.recipe.side
 
     def first(self) -> "Setting":
         """Return the run that trains the first U-Net of this generator on the real micrographs alone."""
@@ -214,7 +219,7 @@ class Setting:
     def n_pairs(self, ratio: float) -> int:
         """Return how many pairs cover as much area as `ratio` times the real micrographs, at least 1."""
         area = sum(micrograph.mask.size for micrograph in self.micrographs)
-        return max(1, round(ratio * area / self.plan["px"] ** 2))
+        return max(1, round(ratio * area / self.pair_px**2))
 
     def key(self, *names: str | int) -> dict:
         """Return all that decides something shared: settings, micrographs, and what it is called."""
@@ -338,7 +343,7 @@ def _history(made: Made) -> pd.DataFrame:
 
 
 def _generator(setting: Setting) -> Made:
-    recipe = setting.recipe._replace(drawn=1)  # decides what is sampled alone
+    recipe = setting.recipe._replace(drawn=1, side=1)  # these decide what is sampled alone
     key = setting.key("generator", *recipe)
 
     def make() -> Made:
@@ -363,9 +368,7 @@ def _generator(setting: Setting) -> Made:
 def schedules(plan: Mapping, recipe: RecipeOf) -> dict[str, Schedule]:
     """Return how long both networks of a recipe are trained, in whole epochs where the profile has some."""
     batch = round(plan["prior_batch"] * recipe.prior_batch)
-    vq_steps, prior_steps = (
-        _whole(plan[f"{name}_steps"] * getattr(recipe, f"{name}_steps")) for name in ("vq", "prior")
-    )
+    vq_steps, prior_steps = _whole(plan["vq_steps"] * recipe.vq_steps), _whole(plan["prior_steps"])
     return {
         "vqvae": Schedule(vq_steps, plan["vq_batch"], plan["vq_rate"], max(1, vq_steps // EPOCH_STEPS)),
         "prior": Schedule(prior_steps, max(1, batch), plan["prior_rate"], max(1, prior_steps // EPOCH_STEPS)),
@@ -394,7 +397,8 @@ def sampled(setting: Setting) -> Pairs:
     def make() -> Made:
         network = generator(setting)[0]  # its training counts elsewhere
         watch = Stopwatch()
-        drawn = network.sample(most * setting.recipe.drawn, seed=stream_seed(setting.generator, "pairs"))
+        options = {"seed": stream_seed(setting.generator, "pairs"), "shape_px": (setting.pair_px, setting.pair_px)}
+        drawn = network.sample(most * setting.recipe.drawn, **options)
         facts = watch.read("sample_")
         kept, consistent = _kept(setting, drawn, most)
         facts |= {**_judged(setting, kept), "pairs_consistency": consistent}
@@ -410,7 +414,7 @@ def sampled(setting: Setting) -> Pairs:
 def _judged(setting: Setting, pairs: Sequence[Labelled]) -> dict:
     groups, rng = [record.group for record in setting.records], stream(setting.generator, "judged")
     options = {"n_judged": setting.plan["n_judged"], "rng": rng}
-    return judged(pairs, setting.micrographs, groups, setting.n_classes, **options)
+    return judged(cut(pairs, setting.plan["px"]), setting.micrographs, groups, setting.n_classes, **options)
 
 
 def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
@@ -432,7 +436,7 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     """
     full = complete(configuration)
     setting = prepared({**full, "ratio": max(*RATIOS, full["ratio"])}, seed, profile)  # all pairs of the generator
-    network, drawn = generator(setting)[0], sampled(setting).pairs
+    network, drawn = generator(setting)[0], cut(sampled(setting).pairs, setting.plan["px"])
     unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
     found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
     codes = _history(_generator(setting)).query("stage == 'vqvae'").iloc[-1]

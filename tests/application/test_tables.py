@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -158,6 +159,15 @@ def test_shown_tables_join_intervals_and_leave_the_rest():
     assert shown.to_dict("records") == [{"arm": "a", "n": 3, "miou": "0.50 [0.40, 0.60]", "low": "1.00"}]
     assert df.columns.tolist()[3] == "miou_low"
     assert tables.show(rows(MEASURED)).loc[0, "ours"] == "0.712 [0.691, 0.733]"
+
+
+def test_one_number_stands_side_by_side_in_the_order_of_the_table():
+    table = pd.DataFrame({"arm": ["b", "a", "b"], "shift": ["T2", "T2", "T1"], "miou": [0.5, 0.61, 0.7]})
+    table = table.assign(miou_low=[0.4, np.nan, 0.6], miou_high=[0.6, np.nan, 0.8])
+    wide = tables.side_by_side(table, "arm", "shift", "miou")
+    assert wide.index.tolist() == ["b", "a"] and wide.columns.tolist() == ["T2", "T1"]
+    assert wide.to_numpy().tolist() == [["0.50 [0.40, 0.60]", "0.70 [0.60, 0.80]"], ["0.610", ""]]
+    assert tables.side_by_side(table[:0], "arm", "shift", "miou").empty
 
 
 def test_claims_print_one_line_each_with_the_verdicts_counted():

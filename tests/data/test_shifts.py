@@ -8,7 +8,7 @@ from micro_lib.core.profiles import PROFILES, settings
 from micro_lib.data import shifts
 from micro_lib.data.packs import DataUnavailable, Pack
 from micro_lib.data.records import Record
-from micro_lib.data.shifts import REAL, n_folds, shift
+from micro_lib.data.shifts import BAINITE_CREDIT, REAL, n_folds, shift
 from micro_lib.synthesis import bainite
 
 PLAN = {"pixel_size_um": 0.0554, "field_um": (5.0, 6.0), "n_images": 3}
@@ -72,6 +72,8 @@ def test_every_fold_is_whole_and_images_are_bytes(name):
         assert not groups(made.source) & groups(made.source_test)
         assert not names(made.target) & names(made.target_test) or made.is_transductive
         assert made.is_generated and max(r.mask.max() for part in parts for r in part) < 3
+        packs = 2 if name in ("other laboratory", "316L to iron") else 1
+        assert made.credit.count("generated stand-in for") == packs, "of all that is in it"
 
 
 def test_both_views_of_the_tested_spot_are_held_out():
@@ -135,6 +137,7 @@ def test_generated_sources_change_with_the_fold_and_targets_do_not():
     for one, other in zip(first.target + first.target_test, second.target + second.target_test, strict=True):
         np.testing.assert_array_equal(one.image, other.image)
     assert first.classes == ("ferrite", "lath bainite") and first.scale == 0.5 and first.is_generated
+    assert first.credit == BAINITE_CREDIT
     assert [len(part) for part in (first.source, first.source_test, first.target, first.target_test)] == [3, 3, 3, 3]
 
 

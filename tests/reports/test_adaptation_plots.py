@@ -29,6 +29,7 @@ def test_domains_show_a_window_with_and_without_its_mask():
     alone, labelled = fig.axes[0], fig.axes[2]
     assert alone.get_title() == "source" and alone.images[0].get_array().shape[:2] == (20, 20)
     assert np.asarray(labelled.images[0].get_array()).std() > np.asarray(alone.images[0].get_array()).std()
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == ["lath bainite"]
 
 
 def test_error_maps_stand_beside_their_micrograph():
@@ -103,11 +104,11 @@ def test_scores_are_grouped_by_shift_beside_published_ones():
 
 
 def test_phase_fractions_are_drawn_with_the_truth():
-    table = pd.DataFrame({"shift": ["T1"], "arm": ["FDA"], "n": [5], "true": [0.4], "found": [0.3]})
+    table = pd.DataFrame({"shift": ["T1"], "arm": ["FDA"], "class": ["pore"], "n": [5], "true": [0.4], "found": [0.3]})
     _, ax = plt.subplots()
     adaptation_plots.phase_fractions(ax, table.assign(found_low=0.2, found_high=0.5))
     assert {float(line.get_xdata()[0]) for line in ax.lines if len(line.get_xdata()) == 1} >= {0.3, 0.4}
-    assert ax.get_yticklabels()[0].get_text() == "T1, FDA, n = 5"
+    assert ax.get_yticklabels()[0].get_text() == "T1, FDA, n = 5" and "pore" in ax.get_xlabel()
 
 
 def test_attention_lies_over_its_micrograph():

@@ -52,25 +52,24 @@ def test_every_published_number_is_counted_once(ax, claims):
     assert {text.get_text() for text in ax.get_legend().get_texts()} >= {"reproduced", "not run here"}
 
 
-def test_ours_stand_below_theirs_with_their_interval(ax, claims):
+def test_ours_stand_below_theirs_with_their_interval(claims):
     table = claims_plots.of_table(beside_ours(claims), "Trampert 2021", "Table 2", "mean IoU")
     assert table["item"].tolist() == ["random", "adaptive"]
-    claims_plots.beside(ax, table)
-    theirs, ours = ax.containers
+    figure = claims_plots.sheet({"mean IoU": table})
+    theirs, ours = figure.axes[0].containers
     assert theirs[0].get_xdata(orig=False).tolist() == [0.763, 0.778]
     assert ours[0].get_xdata(orig=False).tolist() == [0.7] and ours[0].get_ydata()[0] < theirs[0].get_ydata()[0]
     np.testing.assert_allclose(np.asarray(ours[2][0].get_segments()[0], float)[:, 0], [0.6, 0.9])
     assert ours[0].get_color() == claims_plots.COLOURS["reproduced"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == [
-        "random\nmean IoU (ours: 10 runs)",
-        "adaptive\nmean IoU",
-    ]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["random (10 runs)", "adaptive"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["published", "ours: reproduced"]
+    plt.close(figure)
 
 
 def test_effects_are_shares_of_the_published_ones(claims):
     (row,) = claims_plots.effects(claims).to_dict("records")
     assert (row["value"], row["value_low"], row["value_high"]) == pytest.approx((2 / 3, -2 / 3, 2))
-    assert row["label"] == "gain (section 3.3)"
+    assert row["label"] == "gain (Trampert 2021, section 3.3)"
     assert row["told"] == "0.010 [-0.010, 0.030], 10 runs; published +0.015, from its means"
     turned = claims.assign(answers="adaptive against random: pixel error gained")
     assert claims_plots.effects(turned)["value_high"].tolist() == pytest.approx([0.01 / 0.011]), "less is gained"
@@ -87,7 +86,10 @@ def test_statements_are_drawn_as_they_are(claims):
 def test_a_forest_has_a_line_each_in_the_colour_of_its_verdict(ax, claims):
     both = pd.concat([claims[:1], claims[:1].assign(claim="more", verdict="direction reproduced")], ignore_index=True)
     claims_plots.forest(ax, claims_plots.effects(both))
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["gain (section 3.3)", "more (section 3.3)"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [
+        "gain (Trampert 2021, section 3.3)",
+        "more (Trampert 2021, section 3.3)",
+    ]
     direction, none = ax.containers
     assert direction[0].get_ydata() == [0] and none[0].get_ydata() == [1], "from the top"
     assert none[0].get_color() == claims_plots.COLOURS["not reproduced"] and len(ax.texts) == 2
@@ -97,7 +99,10 @@ def test_a_sheet_has_a_panel_each(claims):
     table = beside_ours(claims)
     levels = claims_plots.measured(claims_plots.of_table(table, "Trampert 2021", "Table 2"))
     figure = claims_plots.sheet({"a": levels, "b": levels, "c": levels})
-    assert [ax.get_xlabel() for ax in figure.axes] == ["a", "b", "c", ""] and len(levels) == 1
+    assert [ax.get_xlabel() for ax in figure.axes] == [f"{name} (ours: 10 runs)" for name in "abc"] + [""]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["random"], (
+        "what is the same is said once"
+    )
     plt.close(figure)
 
 

@@ -53,7 +53,7 @@ def records(domain, n, contrast, seed):
 def made_up(**changes):
     parts = [records("source", 3, 60, 0), records("source test", 2, 60, 1)]
     parts += [records("target", 3, 25, 2), records("target test", 2, 25, 3)]
-    return replace(Shift(DARK_BRIGHT, *parts, is_generated=True), **changes)
+    return replace(Shift(DARK_BRIGHT, *parts, "credit", is_generated=True), **changes)
 
 
 @pytest.fixture(autouse=True)

@@ -170,7 +170,7 @@ def test_recipes_differ_from_the_plain_one():
     assert fine.down == 4 and fine.texture and not plain.texture and plain.drawn == 1
     study = settings("joint", "study")
     assert schedules(study, fine)["vqvae"].steps < schedules(study, plain)["vqvae"].steps
-    assert RECIPES["textured"] == plain._replace(texture=fine.texture), "of the changes of fine one alone"
+    assert RECIPES["wide"] == plain._replace(side=2)
     assert RECIPES["balanced"].conditional and RECIPES["filtered"].drawn > 1
 
 
@@ -209,7 +209,7 @@ def test_pairs_are_standardised_together():
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """Arms of one seed on stand-ins, with what they share in one folder, and how often it was made."""
-    folder, made = tmp_path_factory.mktemp("joint"), []
+    folder, made, given = tmp_path_factory.mktemp("joint"), [], {"generator": [], "U-Net": []}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MICRO_OUT", str(folder / "build"))
         patch.setattr(joint, "settings", lambda *_: PLAN)
@@ -217,11 +217,32 @@ def ran(tmp_path_factory):
             plain = getattr(joint, name)
             patch.setattr(joint, name, lambda *a, plain=plain, name=name, **k: made.append(name) or plain(*a, **k))
         train = joint.generative.train
-        patch.setattr(joint.generative, "train", lambda *a, **k: made.append("train") or train(*a, **k))
+
+        def trained(network, micrographs, *rest, **options):
+            made.append("train")
+            given["generator"].append(micrographs)
+            return train(network, micrographs, *rest, **options)
+
+        def united(micrographs, pairs, n):
+            given["U-Net"].append(micrographs)
+            return union(micrographs, pairs, n)
+
+        patch.setattr(joint.generative, "train", trained)
+        patch.setattr(joint, "union", united)
         rows = {}
-        for name in ("real 4", "plain 4 x0.5", "plain 4 x4", "filtered 4 x0.5", "balanced 4 x0.5"):
+        for name in ("real 4", "plain 4 x0.5", "plain 4 x4", "filtered 4 x0.5", "balanced 4 x0.5", "wide 4 x0.5"):
             rows[name] = joint.run({**joint.CONFIGURATIONS[name], "data": "generated"}, 1, "smoke", folder / name)
-    return SimpleNamespace(rows=rows, folder=folder, made=made)
+    return SimpleNamespace(rows=rows, folder=folder, made=made, given=given)
+
+
+def test_generators_and_u_nets_are_given_the_micrographs_of_their_budget_and_no_others(ran):
+    setting = Setting(complete({"k": 4, "data": "generated"}), PLAN, 1, PACKS["nasa_superalloy"])
+    wanted = [micrograph.image for micrograph in setting.micrographs]
+    assert not any(np.array_equal(image, record.image) for image in wanted for record in setting.roles.test)
+    assert len(ran.given["generator"]) == 2 and len(ran.given["U-Net"]) == 6
+    for micrographs in (*ran.given["generator"], *ran.given["U-Net"]):
+        assert len(micrographs) == 4
+        assert all(np.array_equal(m.image, image) for m, image in zip(micrographs, wanted, strict=True))
 
 
 def test_a_row_is_flat_and_complete(ran):
@@ -246,15 +267,16 @@ def test_a_row_is_flat_and_complete(ran):
 def test_arms_get_as_many_pairs_as_they_say(ran):
     # 4 micrographs of 256 px are 64 crops of 64 px
     assert ran.rows["plain 4 x0.5"]["n_pairs"] == 32 and ran.rows["plain 4 x4"]["n_pairs"] == 256
+    assert ran.rows["wide 4 x0.5"]["n_pairs"] == 8, "four times the area each"
     assert ran.rows["plain 4 x4"]["sampled_share"] == pytest.approx(0.8, abs=0.1)
     assert ran.rows["plain 4 x0.5"]["pairs_consistency"] == ran.rows["plain 4 x4"]["pairs_consistency"]
 
 
 def test_what_arms_share_is_made_once(ran):
-    # One generator for plain and filtered, one for balanced; pairs of three recipes; U-Nets: one an arm.
-    assert ran.made.count("train") == 2 and ran.made.count("judged") == 3 and ran.made.count("train_unet") == 5
+    # One generator for plain, filtered and wide, one for balanced; pairs of four recipes; U-Nets: one an arm.
+    assert ran.made.count("train") == 2 and ran.made.count("judged") == 4 and ran.made.count("train_unet") == 6
     left = [path.suffix for path in (ran.folder / "build" / "joint" / "shared").iterdir()]
-    assert left.count(".safetensors") == 2 + 3 + 1 and ".pt" not in left
+    assert left.count(".safetensors") == 2 + 4 + 1 and ".pt" not in left
 
 
 def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
@@ -265,7 +287,7 @@ def test_sampling_is_timed_without_the_training_of_its_generator(monkeypatch):
     def trained(_setting):
         for _ in range(100):  # as if for long
             clock()
-        return SimpleNamespace(sample=lambda n, seed: clock() and [blank] * n), None
+        return SimpleNamespace(sample=lambda n, seed, shape_px: clock() and [blank] * n), None
 
     monkeypatch.setattr(joint, "generator", trained)
     monkeypatch.setattr(joint, "_kept", lambda _setting, drawn, n: (drawn[:n], 1.0))
