@@ -10,9 +10,11 @@ import pytest
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.runs import read_table, write_json, write_table
 from micro_lib.data.records import Record
+from micro_lib.data.shifts import Shift
 from micro_lib.reports import adaptation_collect
 from micro_lib.reports.adaptation_collect import collect
 from micro_lib.reports.adaptation_report import THIN, bagged, curves, lines
+from micro_lib.synthesis.bainite import LATH_BAINITE
 from micro_lib.training import adaptation
 
 # One micrograph of 100 pixels, half of either class, with five wrong a class.
@@ -75,13 +77,15 @@ def test_pictures_are_drawn_of_every_real_fold_and_of_one_seed_of_the_published_
     classes = {
         name: ClassMap(name, ("metal", "oxide", line), {0: 0, 1: 1, 2: 2}, colours) for name, line in THIN.items()
     }
-    asked = []
+    asked, credits = [], []
 
     def found(profile, shift, seed, places):
         asked.append((shift, seed, tuple(places)))
-        return [record], {arm: [np.roll(mask, 9 * (arm == "oracle"), axis=1)] for arm in places}, classes.get(shift)
+        made = Shift(classes.get(shift, LATH_BAINITE), (), (), (), (record,), f"by {shift}", is_generated=False)
+        return made, {arm: [np.roll(mask, 9 * (arm == "oracle"), axis=1)] for arm in places}
 
     monkeypatch.setattr(adaptation_collect, "_found", found)
+    monkeypatch.setattr(adaptation_collect, "credit", lambda fig, text: credits.append(text))
 
     def leave(shift, seed, arm):
         configuration = json.dumps({"shift": shift, **adaptation.ARMS[arm]})
@@ -104,6 +108,7 @@ def test_pictures_are_drawn_of_every_real_fold_and_of_one_seed_of_the_published_
     of_coating = {f"adaptation_{kind}_coating_{seed}.png" for kind in ("masks", "lines") for seed in (1, 2)}
     of_iron = {f"adaptation_{kind}_316L_to_iron_1.png" for kind in ("masks", "lines")}
     assert drawn == of_coating | of_iron | {"adaptation_errors_T2.png"}
+    assert len(credits) == len(drawn) and all(f". by {shift}" in "".join(credits) for shift in (*THIN, "T2"))
     assert ("coating", 2, (*shown[:3], "2 labels", "oracle")) in asked and ("T2", 1, shown) in asked
     scored = lines("study", tmp_path / "tables")
     assert scored[scored["class"] == "boundary"]["arm"].tolist() == list(shown[:3])
