@@ -15,7 +15,7 @@ from micro_lib.core.progress import progress
 from micro_lib.core.seeds import stream, stream_seed
 from micro_lib.data.tiles import Labelled
 from micro_lib.models import carded
-from micro_lib.models.pixelcnn import GatedPixelCNN, sample
+from micro_lib.models.pixelcnn import UNKNOWN, GatedPixelCNN, sample
 from micro_lib.models.vqvae import VQVAE
 
 FORMAT = {"format": "micro_lib.joint_generator", "version": 1}
@@ -139,6 +139,45 @@ class JointGenerator(nn.Module):
             pairs += self.pairs(codes, rng)
         return pairs
 
+    @torch.inference_mode()
+    def complete(self, pair: Labelled, known: np.ndarray, n: int, *, seed: int) -> list[Labelled]:
+        """Go on from the known part of a pair, in n ways.
+
+        Parameters
+        ----------
+        pair : Labelled
+            Image on the grey scale of sampled ones, and mask; sides multiples of the VQ-VAE's `down`. A conditional
+            prior is asked for its phase fractions.
+        known : numpy.ndarray
+            (H, W) bool: what is given. A code is, if all of its pixels are; those further down in reading order than
+            what is wanted do not act on it.
+        n : int
+            Number of pairs.
+        seed : int
+            Decides all of them.
+
+        Returns
+        -------
+        list of Labelled
+            As of `sample`; what is known comes back as its codes hold it.
+
+        Raises
+        ------
+        ValueError
+            If `known` is of another size than the pair, or a side is no multiple of `down`.
+        """
+        if known.shape != pair.mask.shape:
+            raise ValueError(f"known is {known.shape}, the pair {pair.mask.shape}; both have to be of one size")
+        height, width = self.map_shape(known.shape)
+        given = self._codes([pair]).cpu()
+        whole = torch.from_numpy(known).reshape(height, self.vqvae.down, width, self.vqvae.down).all(3).all(1)
+        given = torch.where(whole, given, UNKNOWN).expand(n, -1, -1)
+        shares = np.bincount(pair.mask.ravel(), minlength=self.vqvae.n_classes) / pair.mask.size
+        told = self.condition(self._wanted(n, shares, stream(seed, "pairs"))) if self.is_conditional else None
+        noise = torch.Generator().manual_seed(stream_seed(seed, "codes"))
+        codes = sample(self.prior.eval(), (n, height, width), generator=noise, condition=told, given=given)
+        return self.pairs(codes, stream(seed, "pairs"))
+
     def map_shape(self, shape_px: tuple[int, int] | None = None) -> tuple[int, int]:
         """Return height and width of the map of codes that stands for an image; see `sample`."""
         height, width = shape_px or (self.card.px, self.card.px)
@@ -170,10 +209,13 @@ class JointGenerator(nn.Module):
     @torch.inference_mode()
     def reconstruct(self, pairs: Sequence[Labelled], rng: np.random.Generator) -> list[Labelled]:
         """Return pairs of one size, on the grey scale of sampled ones, as they come back from their codes."""
+        return self.pairs(self._codes(pairs), rng)
+
+    def _codes(self, pairs: Sequence[Labelled]) -> Tensor:
         images = torch.from_numpy(np.stack([(pair.image - MIDDLE) / PER_SD for pair in pairs]).astype(np.float32))
         masks = torch.from_numpy(np.stack([pair.mask for pair in pairs])).long()
         device = self.fractions.device
-        return self.pairs(self.vqvae.eval().encode(images[:, None].to(device), masks.to(device)), rng)
+        return self.vqvae.eval().encode(images[:, None].to(device), masks.to(device))
 
     def texture(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
         """Return a random field (B, H, W) with the correlations of `kernel` and the `roughness` of each class."""

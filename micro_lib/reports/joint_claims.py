@@ -96,12 +96,15 @@ def _help(runs: pd.DataFrame, images: pd.DataFrame) -> dict:
 
 
 def _labels(runs: pd.DataFrame, images: pd.DataFrame, hours: float) -> dict:
-    """Labels are saved by an arm that helps: bootstrapping a handful of generators shows how many, not whether."""
-    plain = replaced(runs, hours).merge(_plain_gains(runs, images)[["arm", "k", "helps"]])
+    """Labels are saved by an arm that helps: bootstrapping a handful of generators shows how many, not whether.
+
+    The arm is the one that gains most mean IoU, not the one that replaces most, which a flat curve makes out of noise.
+    """
+    plain = replaced(runs, hours).merge(_plain_gains(runs, images)[["arm", "k", "difference", "helps"]])
     if plain.empty:
         return _TOO_FEW
     helps = plain["helps"]
-    best = plain.loc[plain.loc[helps if helps.any() else helps.index, "replaced"].idxmax()]
+    best = plain.loc[plain.loc[helps if helps.any() else helps.index, "difference"].idxmax()]
     why = f"k = {best['k'] or 'all'}, {best['arm']}; {best['hours_saved']:.1f} h at {hours:g} h a micrograph"
     why += f"; {helps.sum()} of {len(plain)} arms gain mean IoU at their own k, which decides"
     why += "; no upper end: as many as there are, or more" if np.isinf(best["replaced_high"]) else ""

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from micro_lib.analysis import phases
 from micro_lib.application import plots
@@ -83,9 +84,16 @@ def ratios(ax: Axes, table: pd.DataFrame) -> None:
         ax.plot(part["ratio"], at, marker, color=colour, label=kind)
     ax.axvline(1, color="0.5", linestyle="--", linewidth=1, zorder=0)
     ax.set_xscale("log")
+    low, high = ax.get_xlim()
+    ax.set_xticks([tick for tick in _RATIOS if low <= tick <= high], minor=False)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_yticks([-i for i in range(len(lines))], lines)
     ax.set_xlabel("sampled / real")
-    ax.legend()
+    ax.legend(ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+
+
+_RATIOS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 0.8, 1, 1.25, 2, 5, 10, 20, 50, 100)  # ticks
 
 
 def correlations(axes: Sequence[Axes], sets: dict[str, Sequence[Labelled]], class_map: ClassMap) -> None:

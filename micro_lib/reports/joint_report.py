@@ -27,6 +27,7 @@ REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
 JUDGED = ("fraction", "intercept")  # quantities whose means sampled pairs have to meet: phases and their sizes
 FIT = 0.9  # share of the agreement on unseen real windows that sampled masks have to reach
+KEPT = 0.5  # IoU of a class with what comes back from its codes, below which it is called lost
 
 
 def arm_of(configuration: str | Mapping) -> str:
@@ -298,6 +299,19 @@ def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
+def quality_tables(quality: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return a table from `pair_quality` as readers see it: by pack, what generators cost apart, a column an arm."""
+    ends = zip(*(quality[name] for name in ("value", "value_low", "value_high", "n")), strict=True)
+    told = [f"{value:.3g} [{low:.3g} to {high:.3g}], n = {n}" for value, low, high, n in ends]
+    arms = [f"k = {k or 'all'}, {recipe}" for k, recipe in zip(quality["k"], quality["recipe"], strict=True)]
+    costs = quality["measure"].isin(_COSTS)
+    table = quality.assign(told=told, arm=arms, title=quality["pack"] + np.where(costs, ", seconds", ""))
+    return {
+        title: part.pivot(index="measure", columns="arm", values="told").fillna("")
+        for title, part in table.groupby("title", sort=False)
+    }
+
+
 COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
 _COSTS = tuple(
     f"{name}_{time}" for name in ("vq", "prior", "sample", "judge") for time in ("seconds", "process_seconds")
@@ -306,7 +320,13 @@ _TOLD = tuple(f"pairs_{name.replace(' ', '_')}" for name in (*QUANTITIES, "auc",
 
 
 def criteria(
-    perplexity: float, n_codes: int, copies: Mapping, fits: float, fits_unseen: float, compared: pd.DataFrame
+    perplexity: float,
+    n_codes: int,
+    copies: Mapping,
+    kept: Mapping[str, float],
+    fits: float,
+    fits_unseen: float,
+    compared: pd.DataFrame,
 ) -> pd.DataFrame:
     """Return what pairs have to be, and whether those of one generator are.
 
@@ -316,6 +336,8 @@ def criteria(
         Of the codebook, at the end of its training.
     copies : mapping
         From `likeness.copying`.
+    kept : mapping of str to float
+        IoU of each class with what comes back from its codes, by name (`pair_quality.kept_classes`).
     fits, fits_unseen : float
         Mean IoU of a segmenter of real micrographs with sampled masks, and with those of real windows it has not seen.
     compared : pandas.DataFrame
@@ -332,6 +354,7 @@ def criteria(
         ("copies", copies["copies"], f"none of {copies['n_generated']}", copies["copies"] == 0),
         ("agreement with masks over that on unseen real windows", ratio, f"{FIT:g} or more", ratio >= FIT),
     ]
+    rows += [(f"IoU of {name} through the codes", iou, f"{KEPT:g} or more", iou >= KEPT) for name, iou in kept.items()]
     means = compared[(compared["statistic"] == "mean") & compared["quantity"].isin(JUDGED)]
     means = means.dropna(subset=["real_low", "generated_low"])
     for row in means.to_dict("records"):
@@ -349,10 +372,12 @@ def copying(profile: str, folder: str | Path = "") -> pd.DataFrame:
     pandas.DataFrame
         pack, k, recipe, generators; of the values of `likeness.copying` the medians and closer, means over generators,
         generated_lowest, the lowest of all, copies of n_generated in all; vq_perplexity, the lowest of all: of codes in
-        use, a collapsed codebook has one near 1.
+        use, a collapsed codebook has one near 1; kept_<class id>, see `pair_quality.kept_classes`, the lowest of all,
+        missing where older code has not asked.
     """
     means, sums, lowest = _COPIED
     rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, *means, *sums, *lowest), folder)
+    lowest = [*lowest, *(name for name in rows if name.startswith("kept_"))]
     grouped = rows.groupby(["pack", "k", "recipe"], sort=False)
     table = grouped[list(means)].mean().join([grouped[list(sums)].sum(), grouped[list(lowest)].min()])
     table.insert(0, "generators", grouped.size())

@@ -52,7 +52,7 @@ def write(path: str | Path, state: Mapping, fingerprint: str) -> None:
 def read(path: str | Path, fingerprint: str) -> dict | None:
     """Return what `write` left, or None where there is nothing.
 
-    A damaged file, or one that other code wrote, is reported and counts as nothing.
+    A damaged file, or one that other code wrote, is reported and counts as nothing: the training starts anew.
 
     Raises
     ------
@@ -62,6 +62,7 @@ def read(path: str | Path, fingerprint: str) -> dict | None:
     path = Path(path)
     if not path.is_file():
         return None
+    _check_begin(path)
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -83,6 +84,16 @@ def read(path: str | Path, fingerprint: str) -> dict | None:
         warnings.warn(f"{path} was begun by other code; the training starts from the beginning", stacklevel=4)
         return None
     return saved
+
+
+def _check_begin(path: Path) -> None:
+    with path.open("rb") as file:
+        begin = file.read(len(_ARCHIVE))
+    if begin != _ARCHIVE[: len(begin)]:
+        raise CheckpointMismatch(f"{path} is no checkpoint of a training (it begins {begin}); take another folder")
+
+
+_ARCHIVE = b"PK"  # torch.save writes a ZIP archive
 
 
 def _told_apart(found: str, wanted: str) -> str:

@@ -28,7 +28,7 @@ from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
-from micro_lib.training.pair_quality import agreement, copied, judged
+from micro_lib.training.pair_quality import agreement, copied, judged, kept_classes
 from micro_lib.training.rounds import Schedule
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 from micro_lib.training.supervised import ONE_CYCLE, Recipe, Unvalidated, go_on, learner
@@ -431,14 +431,15 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     -------
     dict
         Flat: pack, k, recipe, fold, generator, test_specimens, n_micrographs, generated (stand-ins), the values of
-        `likeness.copying`, vq_usage and vq_perplexity (of the codebook in the last epoch of its training) and
-        trained_at (commit of the generator).
+        `likeness.copying`, those of `kept_classes`, vq_usage and vq_perplexity (of the codebook in the last epoch of
+        its training) and trained_at (commit of the generator).
     """
     full = complete(configuration)
     setting = prepared({**full, "ratio": max(*RATIOS, full["ratio"])}, seed, profile)  # all pairs of the generator
     network, drawn = generator(setting)[0], cut(sampled(setting).pairs, setting.plan["px"])
     unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
     found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
+    found |= kept_classes(network, setting.micrographs, setting.n_classes)
     codes = _history(_generator(setting)).query("stage == 'vqvae'").iloc[-1]
     names = {name: setting.configuration[name] for name in ("pack", "k", "recipe")}
     told = {name: value for name, value in setting.described().items() if name != "unet"}

@@ -7,9 +7,10 @@ import pandas as pd
 import torch
 
 from micro_lib.analysis import likeness, phases
+from micro_lib.analysis.metrics import confusion, iou_per_class
 from micro_lib.data import augment
 from micro_lib.data.tiles import Labelled, histogram
-from micro_lib.models.joint_generator import JointGenerator, grey_levels
+from micro_lib.models.joint_generator import BATCH, JointGenerator, grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
 
 # Quantities of `phases.compare_sets` whose means and variances become columns of a run.
@@ -95,6 +96,33 @@ def copied(
         chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).round().astype(int))]
         redrawn.append(generator.reconstruct(chosen, rng))
     return likeness.copying(pairs[:n], training, unseen=redrawn[1], seen=redrawn[0])
+
+
+def kept_classes(generator: JointGenerator, micrographs: Sequence[Labelled], n_classes: int) -> dict[str, float]:
+    """Tell how much of each class a generator's codes hold: a class that they lose is never sampled.
+
+    Parameters
+    ----------
+    generator : JointGenerator
+        Any.
+    micrographs : sequence of Labelled
+        Those that it was trained on.
+    n_classes : int
+        Of the masks.
+
+    Returns
+    -------
+    dict
+        ``kept_<class id>``: IoU of the masks with those that come back from their codes, over all windows of the side
+        of the generator's crops; NaN of a class that is in neither.
+    """
+    found = phases.cut([on_scale(micrograph) for micrograph in micrographs], generator.card.px)
+    matrix = np.zeros((n_classes, n_classes), np.int64)
+    for start in range(0, len(found), BATCH):
+        part = found[start : start + BATCH]
+        again = generator.reconstruct(part, np.random.default_rng(0))  # texture does not act on masks
+        matrix += sum(confusion(one.mask, other.mask, n_classes) for one, other in zip(part, again, strict=True))
+    return {f"kept_{i}": float(iou) for i, iou in enumerate(iou_per_class(matrix))}
 
 
 def windows(

@@ -55,6 +55,25 @@ def test_batches_of_any_size_are_filled(made, monkeypatch):
     assert len(made.sample(5, seed=1)) == 5
 
 
+@pytest.mark.parametrize("n_conditions", [0, 3])
+def test_what_is_known_of_a_pair_stays_and_the_rest_is_drawn(n_conditions, monkeypatch):
+    made = generator(n_conditions)
+    pair = made.sample(1, seed=3, shape_px=(32, 48))[0]
+    (again,) = made.reconstruct([pair], stream(0, "texture"))
+    everything, rows = np.ones((32, 48), bool), np.zeros((32, 48), bool)
+    rows[:20] = True  # two rows of codes and half of a third, which does not count
+    for same in made.complete(pair, everything, 2, seed=1):
+        assert np.array_equal(same.image, again.image) and np.array_equal(same.mask, again.mask)
+    first, other = made.complete(pair, rows, 2, seed=1)
+    assert not np.array_equal(first.image, other.image)
+    assert np.array_equal(made.complete(pair, rows, 2, seed=1)[0].image, first.image)
+    monkeypatch.setattr(made, "pairs", lambda codes, _rng: codes)
+    known, drawn = made.reconstruct([pair], None)[0], made.complete(pair, rows, 8, seed=1)
+    assert (drawn[:, :2] == known[:2]).all() and (drawn[:, 2:] != known[2:]).any(0).all()
+    with pytest.raises(ValueError, match=r"known is \(32, 32\), the pair \(32, 48\)"):
+        made.complete(pair, everything[:, :32], 1, seed=1)
+
+
 @pytest.mark.parametrize("shape", [(30, 32), (32, 12)])
 def test_sizes_that_codes_cannot_make_are_refused(made, shape):
     with pytest.raises(ValueError, match="must be multiples of 8"):

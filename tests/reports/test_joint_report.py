@@ -19,6 +19,7 @@ from micro_lib.reports.joint_report import (
     gains,
     pair_quality,
     per_window,
+    quality_tables,
     replaced,
     scores,
 )
@@ -193,6 +194,10 @@ def test_a_generator_counts_once():
     assert table.loc["pairs_density_0_variance", columns].tolist() == [4.0, 2.8, 357.8, 3]
     assert table["recipe"].unique().tolist() == ["plain"] and table.loc["vq_seconds", "value"] == 100
     assert pair_quality(runs[runs["arm"] == "real"]).empty
+    shown = quality_tables(pair_quality(runs))
+    assert list(shown) == ["nasa_superalloy", "nasa_superalloy, seconds"]
+    assert shown["nasa_superalloy"].loc["pairs_auc_both"].to_dict() == {"k = 4, plain": "0.75 [0.6 to 0.9], n = 4"}
+    assert shown["nasa_superalloy, seconds"].index.tolist() == ["vq_seconds"]
 
 
 def test_windows_are_averaged_over_generators_and_none_is_left_out():
@@ -263,11 +268,14 @@ def test_pairs_are_held_against_what_they_have_to_be():
     met = compared(
         ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("intercept", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
     )
-    table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, 0.9, 0.95, met).set_index("criterion")
-    assert table["met"].tolist() == [True, True, True, True, False], "intercepts end below where real ones begin"
-    assert table.index[3:].tolist() == ["mean fraction a", "mean intercept a"]
+    kept = {"a": 0.9, "b": 0.4}
+    table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, kept, 0.9, 0.95, met).set_index("criterion")
+    wanted = [True, True, True, True, False, True, False]
+    assert table["met"].tolist() == wanted, "b is lost, and intercepts end below where real ones begin"
+    through = [f"IoU of {name} through the codes" for name in "ab"]
+    assert table.index[3:].tolist() == [*through, "mean fraction a", "mean intercept a"]
     assert table.loc["mean intercept a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
-    bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, 0.5, 0.95, met)
+    bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, kept, 0.5, 0.95, met)
     assert bad["met"].tolist()[:3] == [False, False, False]
 
 

@@ -50,6 +50,10 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     torch.save(torch.zeros(2), path)
     with pytest.raises(CheckpointMismatch, match=r"another training \(none"):
         checkpoints.read(path, "mine")
+    path.write_text("my notes")
+    with pytest.raises(CheckpointMismatch, match=r"no checkpoint of a training \(it begins b'my'\)"):
+        checkpoints.read(path, "mine")
+    assert path.read_text() == "my notes"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "a")
     with pytest.raises(CheckpointMismatch, match="no checkpoint of a training"):

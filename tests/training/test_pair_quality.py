@@ -1,5 +1,7 @@
 """Sampled pairs judged: real pairs pass, blurred, copied and mismatched ones are told."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
 from micro_lib.data.tiles import Labelled, histogram
 from micro_lib.models.segmenter import Card, Segmenter
-from micro_lib.training.pair_quality import agreement, copied, judged, on_scale, segment_cut, windows
+from micro_lib.training.pair_quality import agreement, copied, judged, kept_classes, on_scale, segment_cut, windows
 
 CLASSES = ClassMap("two", ("a", "b"), {0: 0, 1: 1}, ("#000000", "#d55e00"))
 PX = 32
@@ -100,7 +102,23 @@ def test_copies_are_told_and_new_pairs_are_not():
 
 
 def test_windows_of_one_specimen_count_as_specimens():
-    assert 0 <= judge(cropped(others(6)), SCENES[:1], ["a"])["pairs_auc_both"] <= 1
+    alike, coarser = (judge(cropped(others(24, cell=cell)), SCENES[:1], ["a"])["pairs_auc_mask"] for cell in (6, 12))
+    assert 0.2 < alike < 0.75 and coarser > 0.9
+
+
+@pytest.mark.parametrize(("keep", "wanted"), [(32, 1.0), (16, 0.5), (0, 0.0)])
+def test_a_class_that_codes_lose_is_told(keep, wanted):
+    class Losing:
+        card = SimpleNamespace(px=PX)
+
+        def reconstruct(self, pairs, _rng):
+            lost = np.arange(PX) >= keep  # columns in which class 1 does not come back
+            return [pair._replace(mask=np.where(lost, 0, pair.mask).astype(np.uint8)) for pair in pairs]
+
+    mask = np.tile(np.arange(96)[:, None] % 4 == 0, (1, 96)).astype(np.uint8)  # a quarter of every column
+    found = kept_classes(Losing(), [Labelled(scene(0).image, mask)] * 2, 3)
+    assert found["kept_1"] == pytest.approx(wanted) and np.isnan(found["kept_2"])
+    assert found["kept_0"] == pytest.approx(0.75 / (1 - 0.25 * keep / PX))
 
 
 def test_masks_that_belong_to_their_images_agree():
