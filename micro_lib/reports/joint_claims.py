@@ -66,7 +66,7 @@ def _coarsening() -> dict:
 
 def _varied() -> Cell:
     """Return how much less the phase fraction of their sampled images varied, at one cooling rate."""
-    return cell(_STEEL, "notebooks of the repository", "cooling rate 4 of 4", "variance of phase fraction gained")
+    return cell(_STEEL, "notebooks of its repository", "cooling rate 4 of 4", "variance of phase fraction gained")
 
 
 def _uniformity() -> dict:
