@@ -218,9 +218,10 @@ def quantity(measured: Measured, name: str) -> np.ndarray:
 
 
 def distances(measured: Measured, other: Measured) -> pd.Series:
-    """Return the two-sample Kolmogorov-Smirnov statistic, 0 to 1, of each of `QUANTITIES`."""
+    """Return the two-sample Kolmogorov-Smirnov statistic, 0 to 1, of each of `QUANTITIES`; NaN where one has none."""
     pairs = {name: (quantity(measured, name), quantity(other, name)) for name in QUANTITIES}
-    return pd.Series({name: ks_2samp(*pair).statistic for name, pair in pairs.items()}, name="KS statistic")
+    found = {name: ks_2samp(*pair).statistic if min(map(len, pair)) else np.nan for name, pair in pairs.items()}
+    return pd.Series(found, name="KS statistic")
 
 
 def per_tile(measured: Measured) -> pd.DataFrame:

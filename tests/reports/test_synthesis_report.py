@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ks_2samp
 
+from micro_lib.data.packs import pack
 from micro_lib.data.records import Record
 from micro_lib.reports import synthesis_report
 from micro_lib.reports.grain_synthesis_plots import groups, moved, parameter_values, strips
 from micro_lib.synthesis.presets import PARAMETERS
+from micro_lib.training.cracks import roles
 
 
 def columns(*widths, height=40):
@@ -77,6 +80,26 @@ def test_the_claim_on_cracks_is_judged_by_its_worst_quantity(worst, verdict):
     row = synthesis_report.crack_claims(distances, **stated, is_generated=False).iloc[0]
     assert (row["ours"], row["verdict"], row["n"]) == (worst, verdict, 2)
     assert synthesis_report.crack_claims(distances, **stated, is_generated=True)["verdict"].item() == "not run here"
+
+
+def test_cracks_are_learned_from_training_tiles_and_compared_with_those_held_back_too(monkeypatch):
+    records = pack("ebc_crack_tiles", "generated", profile="smoke").records
+    learn, given = synthesis_report.cracks.learn, []
+    monkeypatch.setattr(
+        synthesis_report.cracks, "learn", lambda tiles, **options: given.extend(tiles) or learn(tiles, **options)
+    )
+    found = synthesis_report.compare_cracks(records, 1, n_textures=3, n_tiles=8, calibration_rounds=0)
+    table, (training, *_) = found.distances, roles(records, 1)
+    assert [r.name for r in given] == [r.name for r in training], "nothing that is held back is learned from"
+    apart = {r.group for r in records} - {r.group for r in training}
+    assert table["held back"].unique().tolist() == [", ".join(sorted(apart))] and len(table) == 5
+    assert table["n"].unique().tolist() == [len(found.real.cracks)] and (table["n_unseen"] > 0).all()
+    assert table[["KS", "fitted alone", "unseen"]].stack().between(0, 1).all() and table["unseen"].notna().all()
+    expected = ks_2samp(found.real.cracks["contrast"], found.drawn.cracks["contrast"]).statistic
+    assert table.set_index("quantity").loc["contrast", "KS"] == pytest.approx(expected)
+    nothing = [r._replace(mask=r.mask * 0) if r.group in apart else r for r in records]
+    blank = synthesis_report.compare_cracks(nothing, 1, n_textures=3, n_tiles=8, calibration_rounds=0).distances
+    assert blank["unseen"].isna().all() and blank["KS"].tolist() == table["KS"].tolist()
 
 
 def test_each_parameter_of_the_generator_has_its_values_and_does_something():
