@@ -18,6 +18,7 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Bbox
+from skimage.segmentation import find_boundaries
 
 from micro_lib.application.tables import rounded
 from micro_lib.core.labels import GRAIN_BOUNDARY, ClassMap
@@ -197,6 +198,25 @@ def sheet(panels: Sequence[Panel], *, columns: int, class_map: ClassMap = GRAIN_
     if len(class_map.classes) > 2 and any(panel.mask is not None for panel in panels):
         fig.legend(handles=class_keys(class_map), loc="outside lower center", ncols=len(class_map.classes) - 1)
     return fig
+
+
+def grains(ax: Axes, labels: np.ndarray, title: str = "") -> None:
+    """Draw grains in colours that mean nothing, with white boundaries, since neighbours may share one.
+
+    Parameters
+    ----------
+    ax : matplotlib.axes.Axes
+        To draw on.
+    labels : numpy.ndarray
+        (H, W) int, a number a grain.
+    title : str
+        Written above.
+    """
+    order = np.random.default_rng(0).permutation(labels.max() + 1)
+    shown = np.ma.masked_where(find_boundaries(labels, mode="inner"), order[labels])
+    ax.imshow(shown, cmap="viridis", interpolation="nearest")
+    ax.set_axis_off()
+    ax.set_title(title, fontsize=10)
 
 
 def class_keys(class_map: ClassMap) -> list[Line2D]:

@@ -44,7 +44,10 @@ def parameters(table: pd.DataFrame, scores: pd.DataFrame, count: int = 8) -> Fig
     for ax in axes[:, 0]:
         ax.set_ylabel("mean IoU")
     per_bin = f"{found['n'].min()} to {found['n'].max()} micrographs a point"
-    credit(fig, f"95 % intervals, {per_bin}; in brackets: share of the variance of the scores; line: mean of all")
+    credit(
+        fig,
+        f"95 % intervals, {per_bin}; in brackets: share of the variance that each explains alone; line: mean of all",
+    )
     return fig
 
 

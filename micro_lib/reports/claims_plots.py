@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from skimage.segmentation import find_boundaries
 
 from micro_lib.analysis import grain_size
 from micro_lib.application import plots
@@ -220,12 +219,12 @@ def poster(space: Space, segmenter: Segmenter, real: Pack, sizes: pd.DataFrame, 
     fig.get_layout_engine().set(wspace=0.1, hspace=0.14, rect=(0, 0.03, 1, 0.97))  # the credit stands below
     (first, shapes, image, pair), (last, measured, found, new) = axes
     _parameters(first, row, space)
-    _coloured(shapes, made.labels, "2 geometry")
+    plots.grains(shapes, made.labels, "2 geometry")
     plots.micrograph(image, made.image, title="3 simulated micrograph")
     plots.micrograph(pair, made.image, made.mask, title="4 its mask comes free: train")
     plots.micrograph(new, record.image, title="5 a real micrograph, never seen")
     plots.micrograph(found, record.image, drawn, title="6 segmented")
-    _coloured(measured, grain_size.grains_from_boundaries(drawn), "7 grains")
+    plots.grains(measured, grain_size.grains_from_boundaries(drawn), "7 grains")
     _sizes(last, sizes)
     plots.chain(fig, [first, shapes, image, pair, new, found, measured, last])
     plots.credit(fig, f"Bottom row: {real.credit}", is_generated=real.is_generated)
@@ -246,14 +245,6 @@ def _parameters(ax: Axes, row: Mapping, space: Space) -> None:
     for i, (name, value) in enumerate(lines):
         ax.text(0, 0.94 - i / len(lines), name, fontsize=8, transform=ax.transAxes)
         ax.text(1, 0.94 - i / len(lines), value, fontsize=8, ha="right", transform=ax.transAxes)
-
-
-def _coloured(ax: Axes, labels: np.ndarray, title: str) -> None:
-    order = np.random.default_rng(0).permutation(labels.max() + 1)
-    shown = np.ma.masked_where(find_boundaries(labels, mode="inner"), order[labels])  # neighbours may share a colour
-    ax.imshow(shown, cmap="viridis", interpolation="nearest")
-    ax.set_axis_off()
-    ax.set_title(title, fontsize=10)
 
 
 def _sizes(ax: Axes, sizes: pd.DataFrame) -> None:

@@ -55,6 +55,7 @@ PARTNERS = {
     "pore_fraction": {"size_spread": 0.5},
     "pit_radius_px": {"pits_per_1e4px": 4.0},
 }
+GAP_PX = 3  # between the pictures of a strip
 # First parameter of each group, in the order of `PARAMETERS`.
 STARTS = {
     "geometry": "grain_diameter_px",
@@ -101,13 +102,16 @@ def strips(values: dict[str, tuple]) -> Figure:
         From `groups`.
     """
     size = (8, 0.78 * len(values))
-    fig, axes = plt.subplots(math.ceil(len(values) / 2), 2, figsize=size, dpi=50, layout="constrained", squeeze=False)
+    fig, axes = plt.subplots(math.ceil(len(values) / 2), 2, figsize=size, dpi=80, layout="constrained", squeeze=False)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, (name, chosen) in zip(axes.flat, values.items(), strict=False):
         made = [render(_changed(name, value)) for value in chosen]
         shown = [overlay(m.image, m.mask) if name == "mask_width_px" else m.image for m in made]
-        ax.imshow(np.concatenate(shown, axis=1), cmap="gray", vmin=0, vmax=255)
+        white = 255 if shown[0].dtype == np.uint8 else 1
+        apart = [(0, 0), (0, GAP_PX), (0, 0)][: shown[0].ndim]
+        strip = np.concatenate([np.pad(one, apart, constant_values=white) for one in shown], axis=1)
+        ax.imshow(strip[:, :-GAP_PX], cmap="gray", vmin=0, vmax=255)
         unit = " [rad]" if PARAMETERS[name][0] == "rad" else ""  # others are in the name
         ax.set_title(f"{name}{unit}: {', '.join(f'{value:.3g}' for value in chosen)}")
     return fig

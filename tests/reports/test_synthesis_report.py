@@ -115,5 +115,5 @@ def test_each_parameter_of_the_generator_has_its_values_and_does_something():
 def test_a_strip_shows_the_micrograph_once_a_value():
     fig = strips({"gamma": (0.6, 1.0, 1.7), "inverted": (False, True)})
     first, second = (ax.images[0].get_array() for ax in fig.axes)
-    assert first.shape == (128, 384) and second.shape == (128, 256)
+    assert first.shape == (128, 390) and second.shape == (128, 259) and (first[:, 128:131] == 255).all()
     assert [ax.get_title() for ax in fig.axes] == ["gamma: 0.6, 1, 1.7", "inverted: 0, 1"]
