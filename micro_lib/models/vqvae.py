@@ -203,7 +203,7 @@ def _doublings(widths: list[int]) -> Iterator[nn.Module]:
         yield from (nn.ConvTranspose2d(before, after, 4, 2, 1), nn.ReLU())
 
 
-def loss(output: Output, image: Tensor, mask: Tensor) -> Loss:
+def loss(output: Output, image: Tensor, mask: Tensor, weights: Tensor | None = None) -> Loss:
     """Return the loss of reconstructions: squared error, cross-entropy and 0.25 times the commitment.
 
     Images are standardised per micrograph, so the variance of the data is 1 and the mean square error is the share of
@@ -215,9 +215,11 @@ def loss(output: Output, image: Tensor, mask: Tensor) -> Loss:
         Of `VQVAE.forward`.
     image, mask
         As for `VQVAE.forward`.
+    weights : torch.Tensor, optional
+        (C,) float32: how much a pixel of each class counts in the cross-entropy.
     """
     squared = F.mse_loss(output.image.float(), image)
-    entropy = F.cross_entropy(output.logits.float(), mask)
+    entropy = F.cross_entropy(output.logits.float(), mask, weights)
     return Loss(squared + entropy + COMMITMENT * output.commitment, squared, entropy, output.commitment)
 
 

@@ -1,6 +1,6 @@
 """Training of a joint generator: first the VQ-VAE, then the prior over its codes; each goes on where it was killed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +38,7 @@ def train(
     *,
     n_crops: int,
     texture: bool,
+    weighted: bool = False,
     seed: int,
     checkpoint: str | Path,
     device: str = "cpu",
@@ -59,6 +60,8 @@ def train(
         Crops whose codes the prior is trained on.
     texture : bool
         Whether sampled images get back the fine texture that reconstructions lack, see `residual_texture`.
+    weighted : bool
+        Whether pixels of rare classes count more in the loss of masks, see `class_weights`.
     seed : int
         Of crops and dropout.
     checkpoint : str or pathlib.Path
@@ -83,14 +86,15 @@ def train(
     card = generator.card
     decisive = {"vqvae": card.vqvae, "prior": card.prior, "px": card.px, "schedules": schedules, "n_crops": n_crops}
     data = arrays_sha256(array for micrograph in micrographs for array in micrograph)
-    run = Run(checkpoint, {**decisive, "seed": seed, "data": data}, generator)
+    run = Run(checkpoint, {**decisive, "seed": seed, "data": data, "weighted": weighted}, generator)
     generator.to(device)
+    weights = class_weights(scenes, generator.vqvae.n_classes).to(device) if weighted else None
     with progress(total=sum(s.steps for s in schedules.values()), initial=run.steps, desc="training") as bar:
         crops = Crops(scenes, generator.card.px, schedules["vqvae"], seed)
-        _fit(run, "vqvae", generator.vqvae, crops, bar)
+        _fit(run, "vqvae", generator.vqvae, crops, bar, partial(_vqvae_loss, weights=weights))
         codes, generator.fractions = encoded(generator, scenes, n_crops, seed)
         maps = Maps(codes, generator.condition(generator.fractions), schedules["prior"], seed)
-        _fit(run, "prior", generator.prior, maps, bar)
+        _fit(run, "prior", generator.prior, maps, bar, _prior_loss)
     if texture:
         generator.kernel, generator.roughness = residual_texture(generator, scenes, seed)
     run.path.unlink(missing_ok=True)
@@ -110,6 +114,18 @@ class Scene(NamedTuple):
     def of(cls, micrograph: Labelled) -> "Scene":
         """Return a micrograph standardised as a whole."""
         return cls(standardise(micrograph.image), micrograph.mask.astype(np.int64))
+
+
+def class_weights(scenes: Sequence[Scene], n_classes: int) -> Tensor:
+    """Return how much a pixel of each class counts, (C,) float32: as the inverse root of its share, 1 on average.
+
+    A class that is nowhere has weight 1.
+    """
+    share = sum(np.bincount(scene.mask.ravel(), minlength=n_classes) for scene in scenes) / sum(
+        scene.mask.size for scene in scenes
+    )
+    weights = np.divide(1, np.sqrt(share), out=np.zeros(n_classes), where=share > 0)
+    return torch.from_numpy(np.where(share > 0, weights / (share * weights).sum(), 1)).float()
 
 
 def crop(scenes: Sequence[Scene], n: int, px: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -238,7 +254,7 @@ def residual_texture(generator: JointGenerator, scenes: Sequence[Scene], seed: i
 # The loop
 
 
-def _fit(run: Run, stage: str, network: nn.Module, batches: Batches, bar) -> None:
+def _fit(run: Run, stage: str, network: nn.Module, batches: Batches, bar, loss: Callable) -> None:
     """Train one network by a one-cycle, from where the run is."""
     schedule, done = batches.schedule, sum(row["stage"] == stage for row in run.history)
     if done == schedule.rounds:
@@ -246,20 +262,17 @@ def _fit(run: Run, stage: str, network: nn.Module, batches: Batches, bar) -> Non
     loaders = unvalidated_loaders(batches, _device(network))
     loaders.train.n_inp = 2 if stage == "vqvae" else len(batches.conditions) + 1
     optimizer = partial(OptimWrapper, opt=torch.optim.Adam)
-    learn = quiet(Learner(loaders, network, loss_func=LOSSES[stage], opt_func=optimizer, cbs=_BFloat16()))
+    learn = quiet(Learner(loaders, network, loss_func=loss, opt_func=optimizer, cbs=_BFloat16()))
     fit = partial(learn.fit_one_cycle, schedule.rounds, schedule.rate, **ONE_CYCLE)
     go_on(learn, fit, _Epochs(run, batches, stage, bar), done)
 
 
-def _vqvae_loss(output: vqvae.Output, image: Tensor, mask: Tensor) -> Tensor:
-    return vqvae.loss(output, image, mask).total
+def _vqvae_loss(output: vqvae.Output, image: Tensor, mask: Tensor, weights: Tensor | None) -> Tensor:
+    return vqvae.loss(output, image, mask, weights).total
 
 
 def _prior_loss(logits: Tensor, codes: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), codes)  # (B, K, h, w), (B, h, w)
-
-
-LOSSES = {"vqvae": _vqvae_loss, "prior": _prior_loss}
 
 
 class _BFloat16(BFloat16):

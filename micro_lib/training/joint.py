@@ -61,6 +61,7 @@ class RecipeOf(NamedTuple):
     vq_steps: float = 1.0
     prior_batch: float = 1.0
     texture: bool = False  # give sampled images the fine texture that reconstructions lack
+    weighted: bool = False  # pixels of rare classes count more in the loss of masks
     conditional: bool = False  # the prior knows phase fractions, and is asked for balanced ones
     drawn: int = 1  # pairs sampled for one that is kept: those kept are the ones a segmenter of real ones agrees with
     side: int = 1  # of a pair, in those of the crops that its generator has learned from
@@ -70,6 +71,7 @@ RECIPES = {
     "plain": RecipeOf(),
     "fine": RecipeOf(down=4, hidden=0.5, vq_steps=0.55, prior_batch=0.25, texture=True),
     "wide": RecipeOf(side=2),  # zoomed out of by the augmentation as real micrographs are, which smaller ones cannot be
+    "weighted": RecipeOf(weighted=True),
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
 }
@@ -90,8 +92,8 @@ CONFIGURATIONS = {
     **_named("nasa_superalloy", 1, RECIPES),
     **_named("nasa_superalloy", 4, RECIPES),
     **_named("nasa_superalloy", 0, ["plain"]),
-    **_named("uhcs", 4, ["plain"]),
-    **_named("nasa_ebc", 4, ["plain"]),
+    **_named("uhcs", 4, ["plain", "weighted"]),
+    **_named("nasa_ebc", 4, ["plain", "weighted"]),
 }
 
 
@@ -356,6 +358,7 @@ def _generator(setting: Setting) -> Made:
             schedules(setting.plan, recipe),
             n_crops=setting.plan["n_crops"],
             texture=recipe.texture,
+            weighted=recipe.weighted,
             seed=stream_seed(setting.generator, "generator"),
             checkpoint=shared_path("joint", key).with_suffix(".pt"),
             device=setting.device,

@@ -173,6 +173,10 @@ def test_loss_by_hand():
     logits = 50.0 * F.one_hot(mask, 4).movedim(-1, 1)
     perfect = loss(Output(image, logits, guess.codes, torch.tensor(0.0)), image, mask)
     assert perfect.total.item() == pytest.approx(0, abs=1e-6)
+    unsure = guess._replace(logits=torch.tensor([1.0, 0.0, 0.0, 0.0]).reshape(1, 4, 1, 1).expand(1, 4, 2, 2))
+    first = math.log(math.e + 3) - 1  # nats where class 0 is true; one more where it is not
+    told = loss(unsure, image, mask, torch.tensor([5.0, 1.0, 1.0, 1.0]))
+    assert told.mask.item() == pytest.approx((5 * first + 3 * (first + 1)) / 8)
 
 
 def test_usage_by_hand():

@@ -201,6 +201,31 @@ def test_a_conditional_prior_is_told_fractions(tmp_path):
     assert len(generator.eval().sample(3, seed=1)) == 3
 
 
+def test_rare_classes_count_by_the_inverse_root_of_their_share():
+    mask = np.zeros((8, 8), np.int64)
+    mask[:2, :2] = 1  # a sixteenth
+    weights = generative.class_weights([Scene(mask.astype(np.float32), mask)] * 2, 3).numpy()
+    share = np.array([15, 1]) / 16
+    assert weights[1] / weights[0] == pytest.approx(np.sqrt(15)) and weights[2] == 1, "class 2 is nowhere"
+    assert (share * weights[:2]).sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_masks_are_learned_with_the_weights_of_their_classes_if_asked_for(weighted, tmp_path, monkeypatch):
+    plain, given = generative.vqvae.loss, []
+
+    def loss(output, image, mask, weights=None):
+        given.append(weights)
+        return plain(output, image, mask, weights)
+
+    monkeypatch.setattr(generative.vqvae, "loss", loss)
+    train(fresh(), tmp_path, weighted=weighted)
+    learned = given[::2]  # every other call tells the parts of the loss, which nothing weighs
+    expected = generative.class_weights([Scene.of(m) for m in micrographs()], 2)
+    assert len(learned) == 4 and given[1::2] == [None] * 4
+    assert all(torch.equal(one, expected) if weighted else one is None for one in learned)
+
+
 def test_divergence_has_words(tmp_path):
     schedules = SCHEDULES | {"vqvae": Schedule(4, 4, float("nan"), 2)}
     with pytest.raises(TrainingDiverged, match=r"the loss became nan in step \d of epoch \d of the vqvae"):

@@ -170,7 +170,7 @@ def test_recipes_differ_from_the_plain_one():
     assert fine.down == 4 and fine.texture and not plain.texture and plain.drawn == 1
     study = settings("joint", "study")
     assert schedules(study, fine)["vqvae"].steps < schedules(study, plain)["vqvae"].steps
-    assert RECIPES["wide"] == plain._replace(side=2)
+    assert RECIPES["wide"] == plain._replace(side=2) and RECIPES["weighted"] == plain._replace(weighted=True)
     assert RECIPES["balanced"].conditional and RECIPES["filtered"].drawn > 1
 
 
