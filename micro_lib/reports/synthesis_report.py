@@ -21,7 +21,6 @@ from micro_lib.synthesis import cracks
 from micro_lib.synthesis.crack_statistics import QUANTITIES, Measured, distances, fit, measure_all
 from micro_lib.synthesis.distributions import Constant
 from micro_lib.synthesis.scenario import Space
-from micro_lib.training.cracks import roles
 
 KS_WANTED = 0.15  # largest distance between measured and drawn cracks that counts as alike
 MEANS = ("boundary_share", "mean_intercept_px", "grey_mean", "grey_sd")
@@ -41,16 +40,22 @@ class Compared(NamedTuple):
 
 
 def compare_cracks(
-    records: Sequence[Record], seed: int, *, n_textures: int, n_tiles: int, calibration_rounds: int
+    training: Sequence[Record],
+    apart: Sequence[Record],
+    seed: int,
+    *,
+    n_textures: int,
+    n_tiles: int,
+    calibration_rounds: int,
 ) -> Compared:
     """Learn cracks from the training tiles of one choice of specimens, draw others, and measure both alike.
 
     Parameters
     ----------
-    records : sequence of Record
-        Real tiles.
+    training, apart : sequence of Record
+        Real tiles, and those of the specimens held back, of which nothing is learned.
     seed : int
-        Of the choice, as in `training.cracks.roles`, and of all that is learned.
+        Of all that is learned and drawn; of the choice too, as in `training.cracks.roles`.
     n_textures, calibration_rounds : int
         As for `synthesis.cracks.learn`.
     n_tiles : int
@@ -63,9 +68,6 @@ def compare_cracks(
         samples), fitted alone (the same without calibration), unseen (drawn against the tiles of the specimens held
         back; missing where these have none), n and n_unseen (cracks).
     """
-    training = roles(records, seed).training
-    known = {record.group for record in training}
-    apart = [record for record in records if record.group not in known]
     learned = cracks.learn(training, seed=seed, n_textures=n_textures, calibration_rounds=calibration_rounds)
     drawn, alone = (
         _drawn(fitted, learned.textures, n_tiles, 1000 + seed)

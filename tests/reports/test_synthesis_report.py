@@ -88,17 +88,19 @@ def test_cracks_are_learned_from_training_tiles_and_compared_with_those_held_bac
     monkeypatch.setattr(
         synthesis_report.cracks, "learn", lambda tiles, **options: given.extend(tiles) or learn(tiles, **options)
     )
-    found = synthesis_report.compare_cracks(records, 1, n_textures=3, n_tiles=8, calibration_rounds=0)
-    table, (training, *_) = found.distances, roles(records, 1)
+    sizes = {"n_textures": 3, "n_tiles": 8, "calibration_rounds": 0}
+    training, *others = roles(records, 1)
+    held = [record for part in others for record in part]
+    found = synthesis_report.compare_cracks(training, held, 1, **sizes)
     assert [r.name for r in given] == [r.name for r in training], "nothing that is held back is learned from"
-    apart = {r.group for r in records} - {r.group for r in training}
+    table, apart = found.distances, {r.group for r in held}
     assert table["held back"].unique().tolist() == [", ".join(sorted(apart))] and len(table) == 5
     assert table["n"].unique().tolist() == [len(found.real.cracks)] and (table["n_unseen"] > 0).all()
     assert table[["KS", "fitted alone", "unseen"]].stack().between(0, 1).all() and table["unseen"].notna().all()
     expected = ks_2samp(found.real.cracks["contrast"], found.drawn.cracks["contrast"]).statistic
     assert table.set_index("quantity").loc["contrast", "KS"] == pytest.approx(expected)
-    nothing = [r._replace(mask=r.mask * 0) if r.group in apart else r for r in records]
-    blank = synthesis_report.compare_cracks(nothing, 1, n_textures=3, n_tiles=8, calibration_rounds=0).distances
+    nothing = [r._replace(mask=r.mask * 0) for r in held]
+    blank = synthesis_report.compare_cracks(training, nothing, 1, **sizes).distances
     assert blank["unseen"].isna().all() and blank["KS"].tolist() == table["KS"].tolist()
 
 
