@@ -27,6 +27,7 @@ from micro_lib.analysis.phases import (
     particles,
     percentiles,
     phase_fractions,
+    ratio,
     resample,
     two_point,
 )
@@ -192,10 +193,11 @@ def two_sample_test(
     Returns
     -------
     Interval
-        Area under the ROC curve: 0.5 if the sets cannot be told apart, 1 if they always can; percentile interval over
-        resamples of the real specimens and the generated pairs, stretched for what folds share; `n` counts the
-        specimens. It is approximate: of 96 intervals (level 0.95) between sets of one kind, 24 or 60 pairs each, 87
-        held 0.5. Below 0.5, real specimens differ more from each other than generated pairs do from some of them.
+        Area under the ROC curve: 0.5 if the sets cannot be told apart, 1 if they always can. Pairs are compared within
+        a fold, whose scores are of one model. Percentile interval over resamples of the real specimens and the
+        generated pairs, stretched for what folds share; NaN with fewer than `_FOLDS` specimens, of which resamples tell
+        too little. `n` counts the specimens. Below 0.5, real specimens differ more from each other than generated pairs
+        do from some of them.
 
     Raises
     ------
@@ -210,11 +212,14 @@ def two_sample_test(
     rows = [_features(pair, classes, features) for pair in progress([*real, *generated], desc="features", delay=2)]
     columns, is_generated = np.array(rows), np.repeat([False, True], [len(real), len(generated)])
     n_folds = min(_FOLDS, len(set(specimens)), len(generated))
-    scores = _cross_validated(columns, is_generated, _groups(columns, specimens), n_folds, rng)
+    scores, fold = _cross_validated(columns, is_generated, _groups(columns, specimens), n_folds, rng)
     higher = scores[is_generated] - scores[~is_generated][:, None]  # (real, generated)
-    wins = (higher > 0) + 0.5 * (higher == 0)
+    together = fold[is_generated] == fold[~is_generated][:, None]
+    wins = together * ((higher > 0) + 0.5 * (higher == 0))
     times = [resample(units, rng, n_boot).times for units in (specimens, range(len(generated)))]
-    area = ((times[0] @ wins) * times[1]).sum(1) / (times[0].sum(1) * times[1].sum(1))
+    area = ratio(*(((times[0] @ counted) * times[1]).sum(1) for counted in (wins, together)))
+    if len(set(specimens)) < _FOLDS:
+        area[1:] = np.nan
     # Folds share training pairs, so their errors hang together (Nadeau & Bengio 2003, section 5: corrected variance).
     stretch = np.sqrt(1 + n_folds / (n_folds - 1))
     low, high = (float(np.clip(area[0] + stretch * (end - area[0]), 0, 1)) for end in percentiles(area[1:], level))
@@ -231,15 +236,18 @@ def _groups(columns: NDArray, specimens: Sequence) -> NDArray[np.int64]:
 
 def _cross_validated(
     columns: NDArray, is_generated: NDArray, groups: NDArray, n_folds: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    """Out-of-fold probabilities (N,) of being generated."""
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Out-of-fold probabilities (N,) of being generated, and the fold (N,) of each pair."""
     folds = StratifiedGroupKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**31)))
     model = make_pipeline(
         SimpleImputer(strategy="median", add_indicator=True, keep_empty_features=True),
         StandardScaler(),
         LogisticRegression(class_weight="balanced", max_iter=2000),
     )
-    return cross_val_predict(model, columns, is_generated, groups=groups, cv=folds, method="predict_proba")[:, 1]
+    parts, fold = list(folds.split(columns, is_generated, groups)), np.empty(len(columns), int)
+    for i, (_, tested) in enumerate(parts):
+        fold[tested] = i
+    return cross_val_predict(model, columns, is_generated, cv=parts, method="predict_proba")[:, 1], fold
 
 
 def _features(pair: Pair, classes: Sequence[str], which: str) -> NDArray[np.float64]:

@@ -225,7 +225,8 @@ def compare_sets(
         far resamples of the real set lie from it, by the median and the interval: a generated set within that interval
         is no further off than chance.
 
-        NaN where nothing can be told: without the class, and intervals without a second unit.
+        NaN where nothing can be told: without the class, intervals without a second unit, and how far resamples lie
+        without a third.
 
     Raises
     ------
@@ -426,7 +427,7 @@ def _distance_row(
     real, generated = (d.times @ curves / d.times.sum(1)[:, None] for d, curves in zip(draws, padded, strict=True))
     apart = _wasserstein if quantity.bin else _largest_difference
     distance, chance = (quantity.bin or 1.0) * apart(generated[:1], real[:1]), np.array([np.nan])
-    if draws[0].n_units > 1:
+    if draws[0].n_units > 2:  # of two, half of all resamples are the set itself
         chance = (quantity.bin or 1.0) * apart(real[1:], real[:1])
         chance = chance[np.isfinite(chance)]  # a resample of specimens may be without the class
     low, high = percentiles(chance, level, max(draws[0].n_units, 2))

@@ -73,6 +73,15 @@ def expanded_tail(level: float, n: float) -> float:
     return float(stats.norm.cdf(-wider * stats.t.ppf((1 + _level(level)) / 2, n - 1)))
 
 
+def attainable(level: float, n: int) -> float:
+    """Return the level that an interval from resampling n units can have: `level`, or less of fewer than 6.
+
+    It ends at the lowest and the highest unit; that both lie on one side of the centre of a symmetric distribution has
+    a probability of 2 / 2**n.
+    """
+    return min(_level(level), 1 - 2 / 2**n)
+
+
 def _sample(x: ArrayLike, name: str = "x") -> NDArray[np.float64]:
     x = np.asarray(x, float)
     if x.ndim != 1 or len(x) < 2:

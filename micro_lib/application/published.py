@@ -7,7 +7,15 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from micro_lib.application.tables import NOT_RUN, NOT_TESTABLE, OF_STATEMENTS, SEPARATOR, largest_profile, whole
+from micro_lib.application.tables import (
+    NOT_RUN,
+    NOT_TESTABLE,
+    OF_STATEMENTS,
+    SEPARATOR,
+    TOO_WIDE,
+    largest_profile,
+    whole,
+)
 from micro_lib.core.runs import read_table, repository_root
 
 NO_ANSWER = {"verdict": NOT_RUN, "why": "there is no stored run of these arms"}
@@ -17,7 +25,6 @@ NOT_HAD = ("Volman Stern 2024",)
 # effect of the papers' Table 1 is a quarter (0.205 against 0.273), and a wider interval would hold both arms of it.
 MAX_HALF_WIDTH = 0.25
 _RATIOS = ("RDT", "RDT, 100 epochs", "RDT, 200 epochs")  # of two rounded scores, and rounded: one decimal each
-_TOO_WIDE = "our interval is too wide to tell; "
 
 
 class Cell(NamedTuple):
@@ -136,7 +143,7 @@ def _found(ours: Mapping, theirs: float, why: str) -> tuple[bool, str]:
     """Tell whether a narrow interval of ours holds the published number, and why, which says if a wide one does."""
     holds = ours["low"] <= theirs <= ours["high"]
     is_narrow = (ours["high"] - ours["low"]) / 2 <= MAX_HALF_WIDTH * abs(theirs)
-    return holds and is_narrow, why if is_narrow or not holds else _TOO_WIDE + why
+    return holds and is_narrow, why if is_narrow or not holds else TOO_WIDE + why
 
 
 def untestable_level(ours: Mapping, why: str) -> dict:
@@ -170,7 +177,7 @@ def judged_gain(ours: Mapping, theirs: float, why: str, won: bool | None = None)
 def judged_statement(ours: Mapping, holds: bool, why: str) -> dict:
     """Return the fields of a claim on what a paper states without a number: whether it holds here, by `ours`."""
     if not holds and ours.get("low", math.nan) <= 0 <= ours.get("high", math.nan):
-        why = _TOO_WIDE + why
+        why = TOO_WIDE + why
     return {**ours, "kind": "statement", "verdict": OF_STATEMENTS[0] if holds else OF_STATEMENTS[1], "why": why}
 
 

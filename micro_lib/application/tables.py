@@ -37,6 +37,7 @@ COLUMNS = (
 SEPARATOR = "; "  # between the names in the column answers
 KINDS = ("level", "effect", "statement")  # a number, a difference between arms, words
 OF_STATEMENTS = ("holds here", "does not hold here")  # what a paper says without a number
+TOO_WIDE = "our interval is too wide to tell; "  # begins the reason of a verdict that more runs might change
 MEASURED = ("reproduced", "direction reproduced", "not reproduced", *OF_STATEMENTS)
 _OF_CLAIMS = (*COLUMNS[: COLUMNS.index("profile")], "verdict", "why")
 NOT_TESTABLE, NOT_RUN = "cannot be tested with open data", "not run here"
@@ -483,7 +484,8 @@ def claims_markdown(claims: pd.DataFrame) -> str:
     for row in shown.to_dict("records"):
         n = f"{row['n']} {row['over']}" + ("" if math.isnan(row["level"]) else f", {100 * row['level']:.3g} %")
         source = f"{row['claim']} ({row['paper']}, {row['where']})"
-        lines.append(_line(source, row["published"], _printed(row), n, row["profile"], row["verdict"]))
+        verdict = row["verdict"] + f" ({_WIDE})" * _is_undecided(row)
+        lines.append(_line(source, row["published"], _printed(row), n, row["profile"], verdict))
     return "\n".join(lines) + "\n"
 
 
@@ -495,9 +497,20 @@ def _printed(row: Mapping) -> str:
     return rounded(row["ours"], row["low"], row["high"]) + unit
 
 
+def _is_undecided(row: Mapping) -> bool:
+    """Tell whether a verdict against a claim is none but for an interval too wide to tell."""
+    return row["verdict"] in _AGAINST and str(row["why"]).startswith(TOO_WIDE)
+
+
+_AGAINST, _WIDE = ("not reproduced", OF_STATEMENTS[1]), "too wide to tell"
+
+
 def _counted(claims: pd.DataFrame) -> str:
-    counts = claims["verdict"].value_counts()
-    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    parts = []
+    for verdict, of in claims.groupby(pd.Categorical(claims["verdict"], VERDICTS), observed=True):
+        wide = of.apply(_is_undecided, axis=1).sum()
+        parts.append(f"{len(of)} {verdict}" + (f" ({wide} {_WIDE})" if wide else ""))
+    return ", ".join(parts)
 
 
 def _line(*cells: str) -> str:

@@ -121,7 +121,7 @@ _TABLE = {
         "n_crops": _By(16, 1024, 2048, 52_800),
         "n_pairs": _By(8, 500, 500, 500),
         "n_judged": _By(8, 64, 64, 64),
-        "n_copies": _By(2, 16, 16, 16),
+        "n_copies": _By(2, 32, 64, 64),
         "unet_steps": _By(2, 60, 480, 10_000),
         "unet_batch": _By(4, 16, 16, 16),
         "unet_rate": 3e-3,

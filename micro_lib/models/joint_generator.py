@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.ndimage import minimum_filter
 from torch import Tensor, nn
 
 from micro_lib.core.checks import number
@@ -147,9 +148,10 @@ class JointGenerator(nn.Module):
         ----------
         pair : Labelled
             Image on the grey scale of sampled ones, and mask; sides multiples of the VQ-VAE's `down`. A conditional
-            prior is asked for its phase fractions.
+            prior is asked for the phase fractions of what is known of it.
         known : numpy.ndarray
-            (H, W) bool: what is given. A code is, if all of its pixels are; those further down in reading order than
+            (H, W) bool: what is given; other pixels do not count. A code is given if all pixels that act on it are:
+            those of its block and up to the VQ-VAE's `reach_px` around. Given codes further down in reading order than
             what is wanted do not act on it.
         n : int
             Number of pairs.
@@ -169,11 +171,12 @@ class JointGenerator(nn.Module):
         if known.shape != pair.mask.shape:
             raise ValueError(f"known is {known.shape}, the pair {pair.mask.shape}; both have to be of one size")
         height, width = self.map_shape(known.shape)
-        given = self._codes([pair]).cpu()
-        whole = torch.from_numpy(known).reshape(height, self.vqvae.down, width, self.vqvae.down).all(3).all(1)
-        given = torch.where(whole, given, UNKNOWN).expand(n, -1, -1)
-        shares = np.bincount(pair.mask.ravel(), minlength=self.vqvae.n_classes) / pair.mask.size
-        told = self.condition(self._wanted(n, shares, stream(seed, "pairs"))) if self.is_conditional else None
+        inside = minimum_filter(known, 2 * self.vqvae.reach_px + 1, mode="constant", cval=1)  # (H, W)
+        whole = inside.reshape(height, self.vqvae.down, width, self.vqvae.down).all((1, 3))
+        given = torch.where(torch.from_numpy(whole), self._codes([pair]).cpu(), UNKNOWN).expand(n, -1, -1)
+        counts = np.bincount(pair.mask[known], minlength=self.vqvae.n_classes)
+        shares = counts / counts.sum() if self.is_conditional and known.any() else None
+        told = self.condition(self._wanted(n, shares, stream(seed, "pairs")))
         noise = torch.Generator().manual_seed(stream_seed(seed, "codes"))
         codes = sample(self.prior.eval(), (n, height, width), generator=noise, condition=told, given=given)
         return self.pairs(codes, stream(seed, "pairs"))

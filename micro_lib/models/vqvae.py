@@ -76,6 +76,7 @@ class VQVAE(nn.Module):
         if down not in (4, 8):
             raise ValueError(f"down is {down}; it must be 4 or 8")
         self.n_classes, self.n_codes, self.down = n_classes, n_codes, down
+        self.reach_px = down * (n_blocks + 2) - 1  # how far beyond its own block a pixel acts on a code
         widths = {4: [hidden // 2, hidden], 8: [hidden // 4, hidden // 2, hidden]}[down]
         self.encoder = nn.Sequential(
             *_halvings([1 + n_classes, *widths]),
@@ -131,7 +132,15 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return the codes (B, H / down, W / down) int64 of images and masks, as for `forward`; nothing is learnt."""
+        """Return the codes (B, H / down, W / down) int64 of images and masks, as for `forward`; nothing is learnt.
+
+        Raises
+        ------
+        RuntimeError
+            If the codebook has not been started yet: the first images in training mode do that.
+        """
+        if not bool(self.quantiser._codebook.initted):
+            raise RuntimeError("this VQ-VAE has no codebook yet: train it, or load one that was")
         return self._quantise(self._vectors(image, mask), frozen=True)[1]
 
     def decode(self, codes: Tensor) -> tuple[Tensor, Tensor]:

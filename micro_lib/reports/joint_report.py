@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from micro_lib.analysis.metrics import mean_iou, present_class_miou, stacked
-from micro_lib.analysis.stats import bootstrap_label_equivalent, cluster_bootstrap
+from micro_lib.analysis.stats import attainable, bootstrap_label_equivalent, cluster_bootstrap
 from micro_lib.application.tables import (
     mean_fields,
     paired_fields,
@@ -20,13 +20,14 @@ from micro_lib.core.runs import merge_rows, provenance, read_json
 from micro_lib.core.seeds import stream
 from micro_lib.training import joint
 from micro_lib.training.generative import COLLAPSED
-from micro_lib.training.pair_quality import QUANTITIES
+from micro_lib.training.pair_quality import QUANTITIES, SETS
 
 MEASURES = ("miou_pooled", "miou_per_image", "present_class_miou_pooled", "present_class_miou_per_image")
 REAL, PACK, GENERATORS = "real", "nasa_superalloy", "generators"
 NAMES = ["pack", "k", "arm"]
-JUDGED = ("fraction", "intercept")  # quantities whose means sampled pairs have to meet: phases and their sizes
+JUDGED = ("fraction", "intercept")  # quantities whose means sampled pairs have to come near: phases and their sizes
 FIT = 0.9  # share of the agreement on unseen real windows that sampled masks have to reach
+NEAR = 0.1  # how far a mean of sampled pairs over that of real windows may be from 1
 KEPT = 0.5  # IoU of a class with what comes back from its codes, below which it is called lost
 
 
@@ -110,7 +111,8 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL, split: 
         pack, k, arm, against, n (paired runs), generators, difference (of the pooled mean IoU, above 0 is a gain; the
         mean over generators) with its 95 % t interval over generators (confidence) and p; without a second generator
         over its U-Nets (none for a single one), over says which; runs_low and runs_high (over all runs, as if those of
-        one generator were independent); specimens_low, specimens_high (bootstrap over tested specimens) and specimens;
+        one generator were independent); specimens_difference (mean over tested specimens) with specimens_low and
+        specimens_high (bootstrap; specimens_confidence: what so few can reach) and specimens;
         better: both intervals lie above 0, over two or more generators. Of superalloys each generator is tested on a
         spot of its own, so that the intervals over generators and over specimens see the same numbers.
     """
@@ -132,7 +134,9 @@ def gains(runs: pd.DataFrame, images: pd.DataFrame, against: str = REAL, split: 
 
 
 _GAINS = ["n", "generators", "over", "difference", "difference_low", "difference_high", "confidence", "p"]
-_GAINS += ["runs_low", "runs_high", "specimens", "specimens_low", "specimens_high"]
+_GAINS += ["runs_low", "runs_high"]
+_SPECIMENS = ("specimens", "specimens_difference", "specimens_low", "specimens_high", "specimens_confidence")
+_GAINS += _SPECIMENS
 
 
 def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
@@ -148,16 +152,17 @@ def _paired(ours: pd.DataFrame, base: pd.DataFrame) -> dict:
 
 
 def _over_specimens(images: pd.DataFrame, arm: str, against: str, split: str) -> dict:
+    nothing = (0, *[np.nan] * 4)
     found = by_specimen(images[images["arm"].isin([arm, against])], split)
     if found.empty:
-        return {"specimens": 0, "specimens_low": np.nan, "specimens_high": np.nan}
+        return dict(zip(_SPECIMENS, nothing, strict=True))
     wide = found.pivot_table(index=["seed", "group"], columns="arm", values="miou")
     each = (wide[arm] - wide[against]).dropna().groupby("group").mean()
-    row = {"specimens": len(each), "specimens_low": np.nan, "specimens_high": np.nan}
+    told = (len(each), each.mean(), *nothing[2:])
     if len(each) > 1:
         interval = cluster_bootstrap(each.to_numpy(), each.index, rng=stream(0, "bootstrap", "specimens"))
-        row |= {"specimens_low": interval.low, "specimens_high": interval.high}
-    return row
+        told = (*told[:2], interval.low, interval.high, attainable(0.95, len(each)))
+    return dict(zip(_SPECIMENS, told, strict=True))
 
 
 def by_specimen(images: pd.DataFrame, split: str = "test") -> pd.DataFrame:
@@ -204,7 +209,7 @@ def replaced(runs: pd.DataFrame, hours: float) -> pd.DataFrame:
     -------
     pandas.DataFrame
         arm, k, micrographs (those used), worth (micrographs alone for the same score) with worth_low and worth_high
-        (resampling generators: confidence, over; of fewer than 6 they are narrower than they say), replaced (worth less
+        (resampling generators: confidence, which is what so few can reach, over), replaced (worth less
         those used; with _low and _high), hours_saved with _low and _high, generators. Empty with fewer than two budgets
         or generators.
     """
@@ -238,7 +243,7 @@ def _worth(ours: np.ndarray, alone: pd.DataFrame) -> dict:
     found = bootstrap_label_equivalent(ours[:, None], alone, budgets, rng=rng)
     worth, low, high = (float(number.item()) for number in found)
     low, high = 0.0 if low <= 1.001 * budgets[0] else low, np.inf if high >= 0.999 * budgets[-1] else high
-    row = {"worth": worth, "worth_low": low, "worth_high": high, "confidence": 0.95}
+    row = {"worth": worth, "worth_low": low, "worth_high": high, "confidence": attainable(0.95, len(ours))}
     return {**row, "generators": len(ours), "over": GENERATORS}
 
 
@@ -275,48 +280,105 @@ def per_window(runs: pd.DataFrame) -> pd.DataFrame:
 # Are the pairs any good?
 
 
-def pair_quality(runs: pd.DataFrame) -> pd.DataFrame:
+def generators(profile: str, folder: str | Path = "") -> pd.DataFrame:
+    """Return what `collect` has stored of every generator, rows of `joint.quality`; empty where there are none."""
+    return stored_rows(GENERATORS_TABLE, profile, (*_OF_GENERATOR, "generated", "trained_at"), folder)
+
+
+def costs(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return what generators cost, as `pair_quality` its measures.
+
+    Parameters
+    ----------
+    runs : pandas.DataFrame
+        As from `stored`; a generator counts once, however many U-Nets were trained with its pairs.
+    """
+    made = runs[runs["n_pairs"] > 0].drop_duplicates(_OF_GENERATOR)
+    return _over_generators(made, [name for name in _COSTS if name in made])
+
+
+def pair_quality(made: pd.DataFrame) -> pd.DataFrame:
     """Return how sampled pairs compare with real ones, the median over generators of each recipe and k.
 
     Not the mean: a ratio to what real windows hardly hold may be of any size.
 
     Parameters
     ----------
-    runs : pandas.DataFrame
-        As from `stored`; a generator counts once, however many U-Nets were trained with its pairs.
+    made : pandas.DataFrame
+        As from `generators`.
 
     Returns
     -------
     pandas.DataFrame
-        A row a measure that a generator has: pack, k, recipe, measure (of `pair_quality.judged`, or what the generator
-        cost), value (median) with value_low and value_high (lowest and highest), n (generators that have it).
+        A row a measure that a generator has: pack, k, recipe, measure (of `pair_quality.judged`, `code_nats` and
+        consistency), value (median) with value_low and value_high (lowest and highest), n (generators that have it).
     """
-    made = runs[runs["n_pairs"] > 0].drop_duplicates(["pack", "k", "recipe", "generator"])
-    told = [name for name in made if name.startswith((*_TOLD, *_COSTS)) and not name.endswith(("_low", "_high"))]
-    long = made.melt(["pack", "k", "recipe"], told, "measure").dropna(subset="value")
+    return _over_generators(made, [name for name in made if name.startswith(_TOLD)])
+
+
+def _over_generators(made: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    long = made.melt(["pack", "k", "recipe"], names, "measure").dropna(subset="value")
     grouped = long.groupby(["pack", "k", "recipe", "measure"], sort=False)["value"]
     table = grouped.agg(value="median", value_low="min", value_high="max", n="count").reset_index()
     return table.sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
 
 
-def quality_tables(quality: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return a table from `pair_quality` as readers see it: by pack, what generators cost apart, a column an arm."""
-    ends = zip(*(quality[name] for name in ("value", "value_low", "value_high", "n")), strict=True)
-    told = [f"{value:.3g} [{low:.3g} to {high:.3g}], n = {n}" for value, low, high, n in ends]
-    arms = [f"k = {k or 'all'}, {recipe}" for k, recipe in zip(quality["k"], quality["recipe"], strict=True)]
-    costs = quality["measure"].isin(_COSTS)
-    table = quality.assign(told=told, arm=arms, title=quality["pack"] + np.where(costs, ", seconds", ""))
+def by_class(quality: pd.DataFrame, classes: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+    """Return size and fraction of each class, sampled and unseen over what was learned from, and how they vary.
+
+    Parameters
+    ----------
+    quality : pandas.DataFrame
+        From `pair_quality`.
+    classes : mapping
+        Names of the classes of each pack.
+
+    Returns
+    -------
+    pandas.DataFrame
+        pack, k, recipe, class, and text, the median with its range over generators: mean intercept, mean fraction and
+        variance of the fraction of sampled windows, and mean intercept and mean fraction of unseen ones, all over
+        those of the windows learned from.
+    """
+    quality = quality.assign(told=_told(quality))
+    rows = []
+    for (pack_name, k, recipe), part in quality.groupby(["pack", "k", "recipe"], sort=False):
+        told = part.set_index("measure")["told"]
+        for i, name in enumerate(classes[pack_name]):
+            row = {"pack": pack_name, "k": k or "all", "recipe": recipe, "class": name}
+            rows.append(row | {column: told.get(measure.format(i), "") for column, measure in _BY_CLASS.items()})
+    return pd.DataFrame(rows, columns=["pack", "k", "recipe", "class", *_BY_CLASS])
+
+
+_BY_CLASS = {
+    "intercept": "pairs_intercept_{}",
+    "intercept, unseen": "unseen_intercept_{}",
+    "fraction": "pairs_fraction_{}",
+    "fraction, unseen": "unseen_fraction_{}",
+    "variance of fraction": "pairs_fraction_{}_variance",
+}
+
+
+def _told(table: pd.DataFrame) -> list[str]:
+    ends = zip(*(table[name] for name in ("value", "value_low", "value_high", "n")), strict=True)
+    return [f"{value:.3g} [{low:.3g} to {high:.3g}], n = {n}" for value, low, high, n in ends]
+
+
+def quality_tables(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return a table from `pair_quality` or `costs` as readers see it: by pack, a column an arm."""
+    arms = [f"k = {k or 'all'}, {recipe}" for k, recipe in zip(table["k"], table["recipe"], strict=True)]
+    table = table.assign(told=_told(table), arm=arms)
     return {
-        title: part.pivot(index="measure", columns="arm", values="told").fillna("")
-        for title, part in table.groupby("title", sort=False)
+        pack_name: part.pivot(index="measure", columns="arm", values="told").fillna("")
+        for pack_name, part in table.groupby("pack", sort=False)
     }
 
 
-COPIES_TABLE, _OF_GENERATOR = "joint_copies.csv", ["pack", "k", "recipe", "generator"]
+GENERATORS_TABLE, _OF_GENERATOR = "joint_generators.csv", ["pack", "k", "recipe", "generator"]
 _COSTS = tuple(
     f"{name}_{time}" for name in ("vq", "prior", "sample", "judge") for time in ("seconds", "process_seconds")
 )
-_TOLD = tuple(f"pairs_{name.replace(' ', '_')}" for name in (*QUANTITIES, "auc", "consistency", "compared"))
+_TOLD = (*(f"{name}_{what.replace(' ', '_')}" for name in SETS for what in (*QUANTITIES, "auc", "consistency")), "nats")
 
 
 def criteria(
@@ -341,7 +403,8 @@ def criteria(
     fits, fits_unseen : float
         Mean IoU of a segmenter of real micrographs with sampled masks, and with those of real windows it has not seen.
     compared : pandas.DataFrame
-        From `micro_lib.analysis.phases.compare_sets`; intervals of the means of `JUDGED` have to overlap.
+        From `micro_lib.analysis.phases.compare_sets`; the means of `JUDGED` of every class that is learned from have to
+        lie within `NEAR` of the real ones. Not intervals that meet: the fewer pairs, the easier.
 
     Returns
     -------
@@ -356,29 +419,31 @@ def criteria(
     ]
     rows += [(f"IoU of {name} through the codes", iou, f"{KEPT:g} or more", iou >= KEPT) for name, iou in kept.items()]
     means = compared[(compared["statistic"] == "mean") & compared["quantity"].isin(JUDGED)]
-    means = means.dropna(subset=["real_low", "generated_low"])
-    for row in means.to_dict("records"):
-        wanted = f"an interval that meets {row['real_low']:.3g} to {row['real_high']:.3g}"
-        met = row["generated_low"] <= row["real_high"] and row["generated_high"] >= row["real_low"]
-        rows.append((f"mean {row['quantity']} {row['class']}".strip(), row["generated"], wanted, met))
+    for row in means[means["real"] > 0].to_dict("records"):
+        name, near = f"mean {row['quantity']} {row['class']}".strip(), abs(row["ratio"] - 1) <= NEAR
+        rows.append((f"{name}, sampled over real", row["ratio"], f"{1 - NEAR:g} to {1 + NEAR:g}", near))
     return pd.DataFrame(rows, columns=["criterion", "found", "wanted", "met"])
 
 
-def copying(profile: str, folder: str | Path = "") -> pd.DataFrame:
-    """Return how far sampled pairs lie from what their generators have learned from, as `collect` has stored it.
+def copying(made: pd.DataFrame) -> pd.DataFrame:
+    """Return how far sampled pairs lie from what their generators have learned from.
+
+    Parameters
+    ----------
+    made : pandas.DataFrame
+        As from `generators`.
 
     Returns
     -------
     pandas.DataFrame
         pack, k, recipe, generators; of the values of `likeness.copying` the medians and closer, means over generators,
-        generated_lowest, the lowest of all, copies of n_generated in all; vq_perplexity, the lowest of all: of codes in
-        use, a collapsed codebook has one near 1; kept_<class id>, see `pair_quality.kept_classes`, the lowest of all,
-        missing where older code has not asked.
+        generated_lowest, the lowest of all, copies of n_generated in all, and quarter_copies of the middle quarters of
+        as many; vq_perplexity, the lowest of all: of codes in use, a collapsed codebook has one near 1; kept_<class
+        id>, see `pair_quality.kept_classes`, the lowest of all.
     """
     means, sums, lowest = _COPIED
-    rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, *means, *sums, *lowest), folder)
-    lowest = [*lowest, *(name for name in rows if name.startswith("kept_"))]
-    grouped = rows.groupby(["pack", "k", "recipe"], sort=False)
+    lowest = [*lowest, *(name for name in made if name.startswith("kept_"))]
+    grouped = made.groupby(["pack", "k", "recipe"], sort=False)
     table = grouped[list(means)].mean().join([grouped[list(sums)].sum(), grouped[list(lowest)].min()])
     table.insert(0, "generators", grouped.size())
     return table.reset_index().sort_values(["pack", "k"], key=_in_order, kind="stable", ignore_index=True)
@@ -387,23 +452,22 @@ def copying(profile: str, folder: str | Path = "") -> pd.DataFrame:
 # Of every generator's copies, what is averaged, added up, and of what the lowest counts.
 _COPIED = (
     ("generated_median", "unseen_median", "seen_median", "closer"),
-    ("copies", "n_generated"),
+    ("copies", "n_generated", "quarter_copies"),
     ("generated_lowest", "vq_perplexity"),
 )
 
 
 def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
-    """Look for copies among the pairs of every generator of a sweep; a sweep calls this when it has ended.
+    """Measure every generator of a sweep and its pairs; a sweep calls this when it has ended.
 
-    A generator is looked at once, and again where it was trained anew since.
+    A generator is measured once, and again where it was trained anew since.
 
     Parameters
     ----------
     profile, sweep, folder
-        As for `adaptation_collect.collect`; the table is ``joint_copies.csv``.
+        As for `adaptation_collect.collect`; the table is ``joint_generators.csv``.
     """
-    table = Path(folder or tables_dir()) / COPIES_TABLE
-    rows = stored_rows(COPIES_TABLE, profile, (*_OF_GENERATOR, "trained_at"), folder)
+    table, rows = Path(folder or tables_dir()) / GENERATORS_TABLE, generators(profile, folder)
     known = dict(zip(map(tuple, rows[_OF_GENERATOR].to_numpy()), rows["trained_at"], strict=True))
     paths = sorted(Path(sweep).glob("runs/*/done.json"), key=lambda path: path.stat().st_mtime)  # the latest counts
     done = [read_json(path) for path in paths]
@@ -413,6 +477,6 @@ def collect(profile: str, sweep: str | Path, folder: str | Path = "") -> None:
     for names, row in made.items():
         # Older rows do not say when their generator was trained.
         if names not in known or row.get("generator_trained_at", known[names]) != known[names]:
-            found = joint.copies(json.loads(row["configuration"]), int(row["seed"]), profile)
+            found = joint.quality(json.loads(row["configuration"]), int(row["seed"]), profile)
             origin = provenance(profile=profile, seed=int(row["seed"]), device=row["device"])
             merge_rows(table, pd.DataFrame([{**found, **origin}]), ("profile", *_OF_GENERATOR))

@@ -28,7 +28,7 @@ from micro_lib.models.devices import best_device, device_name
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator
 from micro_lib.models.segmenter import Card, Segmenter
 from micro_lib.training import generative
-from micro_lib.training.pair_quality import agreement, copied, judged, kept_classes
+from micro_lib.training.pair_quality import agreement, code_nats, copied, evenly, judged, kept_classes
 from micro_lib.training.rounds import Schedule
 from micro_lib.training.shared import Made, configured, made_once, records_digest, run_folder, shared_path
 from micro_lib.training.supervised import ONE_CYCLE, Recipe, Unvalidated, go_on, learner
@@ -54,11 +54,12 @@ FOLDS = {
 
 
 class RecipeOf(NamedTuple):
-    """How a generator is made; steps are shares of the profile's, so that every recipe trains equally long."""
+    """How a generator is made; steps are shares of the profile's: every recipe but *long* trains equally long."""
 
     down: int = 8  # pixels of a code's side
     hidden: float = 1.0  # share of the VQ-VAE's channels
     vq_steps: float = 1.0
+    prior_steps: float = 1.0
     prior_batch: float = 1.0
     texture: bool = False  # give sampled images the fine texture that reconstructions lack
     weighted: bool = False  # pixels of rare classes count more in the loss of masks
@@ -74,6 +75,7 @@ RECIPES = {
     "weighted": RecipeOf(weighted=True),
     "balanced": RecipeOf(conditional=True),
     "filtered": RecipeOf(drawn=3),
+    "long": RecipeOf(vq_steps=4.0, prior_steps=4.0),  # tells whether the others are trained too little
 }
 
 
@@ -127,8 +129,8 @@ def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | P
     dict
         Flat: the configuration in full; fold, generator, unet, test_specimens; n_micrographs, n_pairs (trained on),
         sampled_share (of the tiles); steps, train_seconds and train_process_seconds, ms_per_step, training_loss; what
-        `generator_costs` and `judged` tell of generator and pairs, with sample_seconds and sample_process_seconds
-        (missing without pairs); for ``test`` and ``other`` the values of `metrics.summary` as <part>_<score>, classes
+        `generator_costs` tells, sample_seconds and sample_process_seconds, pairs_consistency (see `_kept`; all missing
+        without pairs); for ``test`` and ``other`` the values of `metrics.summary` as <part>_<score>, classes
         by id, and both mean IoUs per window; generated (micrographs are stand-ins), trained_at (commit), device.
 
     Raises
@@ -371,7 +373,7 @@ def _generator(setting: Setting) -> Made:
 def schedules(plan: Mapping, recipe: RecipeOf) -> dict[str, Schedule]:
     """Return how long both networks of a recipe are trained, in whole epochs where the profile has some."""
     batch = round(plan["prior_batch"] * recipe.prior_batch)
-    vq_steps, prior_steps = _whole(plan["vq_steps"] * recipe.vq_steps), _whole(plan["prior_steps"])
+    vq_steps, prior_steps = _whole(plan["vq_steps"] * recipe.vq_steps), _whole(plan["prior_steps"] * recipe.prior_steps)
     return {
         "vqvae": Schedule(vq_steps, plan["vq_batch"], plan["vq_rate"], max(1, vq_steps // EPOCH_STEPS)),
         "prior": Schedule(prior_steps, max(1, batch), plan["prior_rate"], max(1, prior_steps // EPOCH_STEPS)),
@@ -404,7 +406,7 @@ def sampled(setting: Setting) -> Pairs:
         drawn = network.sample(most * setting.recipe.drawn, **options)
         facts = watch.read("sample_")
         kept, consistent = _kept(setting, drawn, most)
-        facts |= {**_judged(setting, kept), "pairs_consistency": consistent}
+        facts["pairs_consistency"] = consistent
         states = {name: torch.from_numpy(np.stack([getattr(pair, name) for pair in kept])) for name in Labelled._fields}
         return Made(states, facts)
 
@@ -414,16 +416,10 @@ def sampled(setting: Setting) -> Pairs:
     return Pairs([Labelled(*part) for part in parts], made.facts)
 
 
-def _judged(setting: Setting, pairs: Sequence[Labelled]) -> dict:
-    groups, rng = [record.group for record in setting.records], stream(setting.generator, "judged")
-    options = {"n_judged": setting.plan["n_judged"], "rng": rng}
-    return judged(cut(pairs, setting.plan["px"]), setting.micrographs, groups, setting.n_classes, **options)
+def quality(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
+    """Tell whether a generator and its pairs are any good: beside real micrographs, and as copies of them.
 
-
-def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
-    """Tell whether the pairs of a run are copies of the micrographs that its generator has learned from.
-
-    Their yardstick are the micrographs of the tested specimens, which nothing of the run was trained on.
+    The yardstick are the micrographs of the tested specimens, which nothing of the run was trained on.
 
     Parameters
     ----------
@@ -434,26 +430,37 @@ def copies(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
     -------
     dict
         Flat: pack, k, recipe, fold, generator, test_specimens, n_micrographs, generated (stand-ins), the values of
-        `likeness.copying`, those of `kept_classes`, vq_usage and vq_perplexity (of the codebook in the last epoch of
-        its training) and trained_at (commit of the generator).
+        `pair_quality.judged`, `copied`, `code_nats` and `kept_classes`, pairs_consistency (see `_kept`), vq_usage and
+        vq_perplexity (of the codebook in the last epoch of its training) and trained_at (commit of the generator).
     """
     full = complete(configuration)
     setting = prepared({**full, "ratio": max(*RATIOS, full["ratio"])}, seed, profile)  # all pairs of the generator
-    network, drawn = generator(setting)[0], cut(sampled(setting).pairs, setting.plan["px"])
-    unseen = [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
-    found = copied(network, drawn, setting.micrographs, unseen, n=setting.plan["n_copies"], rng=stream(seed, "copies"))
-    found |= kept_classes(network, setting.micrographs, setting.n_classes)
-    codes = _history(_generator(setting)).query("stage == 'vqvae'").iloc[-1]
+    network, drawn = generator(setting)[0], sampled(setting)
     names = {name: setting.configuration[name] for name in ("pack", "k", "recipe")}
     told = {name: value for name, value in setting.described().items() if name != "unet"}
+    codes = _history(_generator(setting)).query("stage == 'vqvae'").iloc[-1]
     return {
         **names,
         **told,
         "generated": setting.source.is_generated,
-        **found,
+        **measured(setting, network, drawn.pairs),
+        "pairs_consistency": drawn.facts["pairs_consistency"],
         **{f"vq_{name}": float(codes[name]) for name in ("usage", "perplexity")},
         "trained_at": network.card.training["commit"],
     }
+
+
+def measured(setting: Setting, network: JointGenerator, pairs: Sequence[Labelled]) -> dict:
+    """Return what `quality` measures of a generator and its pairs."""
+    plan, stated = setting.plan, stream_seed(setting.generator, "quality")
+    cut_pairs = cut(pairs, plan["px"])
+    sets = setting.micrographs, [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
+    groups, rng = [record.group for record in setting.records], stream(setting.generator, "quality")
+    judging = {"n_judged": plan["n_judged"], "rng": rng}
+    found = judged(evenly(cut_pairs, plan["n_judged"]), sets[1], sets[0], groups, setting.n_classes, **judging)
+    found |= copied(network, evenly(cut_pairs, plan["n_copies"]), *sets, n=plan["n_copies"], rng=rng)
+    found |= code_nats(network, *sets, n=plan["n_judged"], seed=stated)
+    return found | kept_classes(network, setting.micrographs, setting.n_classes)
 
 
 def _kept(setting: Setting, pairs: Sequence[Labelled], n: int) -> tuple[list[Labelled], float]:

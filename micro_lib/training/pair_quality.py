@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 
 from micro_lib.analysis import likeness, phases
 from micro_lib.analysis.metrics import confusion, iou_per_class
@@ -12,13 +13,16 @@ from micro_lib.data import augment
 from micro_lib.data.tiles import Labelled, histogram
 from micro_lib.models.joint_generator import BATCH, JointGenerator, grey_levels
 from micro_lib.models.segmenter import Segmenter, standardise
+from micro_lib.training.generative import Scene, encoded
 
-# Quantities of `phases.compare_sets` whose means and variances become columns of a run.
-QUANTITIES = ("fraction", "intercept", "diameter", "density", "fine texture", "grey spread")
+# Quantities of `phases.compare_sets` whose means, variances and distances become columns of a row.
+QUANTITIES = ("fraction", "intercept", "diameter", "density", "fine texture", "grey spread", "two-point")
+SETS = ("pairs", "unseen")  # what is compared with the micrographs that a generator has learned from
 
 
 def judged(
     pairs: Sequence[Labelled],
+    unseen: Sequence[Labelled],
     micrographs: Sequence[Labelled],
     specimens: Sequence[str],
     n_classes: int,
@@ -26,38 +30,48 @@ def judged(
     n_judged: int,
     rng: np.random.Generator,
 ) -> dict:
-    """Compare sampled pairs with windows of the micrographs their generator was trained on.
+    """Compare sampled pairs with windows of the micrographs their generator was trained on, and unseen ones likewise.
+
+    What an unseen specimen differs by is what pairs may.
 
     Parameters
     ----------
     pairs : sequence of Labelled
         Square, of one size.
-    micrographs : sequence of Labelled
-        All that the generator has seen.
-    specimens : one name a micrograph
+    unseen, micrographs : sequence of Labelled
+        That the generator has not seen, and all that it has.
+    specimens : one name a micrograph that it has seen
     n_classes : int
         Of the masks.
     n_judged : int
-        Pairs that are compared.
+        Pairs, and unseen windows, that are compared.
     rng : numpy.random.Generator
         Of folds and resamples.
 
     Returns
     -------
     dict
-        ``pairs_<quantity>[_<class id>]``: generated over real, of the mean, and with ``_variance`` behind it of the
-        variance (`phases.compare_sets`); ``pairs_auc_mask``, ``pairs_auc_image``, ``pairs_auc_both``, each with _low
-        and _high (`likeness.two_sample_test`, 0.5 if they cannot be told apart; with one specimen its windows count as
-        such); ``pairs_compared``.
+        For each of `SETS`: ``<set>_<quantity>[_<class id>]``, this set over the micrographs learned from, of the mean,
+        with ``_variance`` behind it of the variance, and ``<set>_two-point_<class id>_distance``, the distance
+        (`phases.compare_sets`); ``<set>_auc_<features>`` (`likeness.two_sample_test`, 0.5 if they cannot be told apart;
+        with one specimen its windows count as such); ``<set>_compared``.
     """
-    names, chosen = [str(i) for i in range(n_classes)], pairs[:n_judged]
-    real, of = windows(micrographs, specimens, pairs[0].mask.shape[0])
-    shared = {"rng": rng, "specimens": of}
-    found = {"pairs_compared": len(chosen), **_ratios(phases.compare_sets(real, chosen, names, **shared))}
-    for features in likeness.FEATURES:
-        test = likeness.two_sample_test(real, chosen, names, features=features, **shared)
-        found |= dict(zip([f"pairs_auc_{features}{end}" for end in ("", "_low", "_high")], test, strict=True))
+    names, px = [str(i) for i in range(n_classes)], pairs[0].mask.shape[0]
+    real, of = windows(micrographs, specimens, px)
+    held = evenly(phases.cut([on_scale(micrograph) for micrograph in unseen], px), n_judged)
+    found = {}
+    for name, chosen in zip(SETS, (pairs[:n_judged], held), strict=True):
+        compared = phases.compare_sets(real, chosen, names, rng=rng, specimens=of)
+        found |= {f"{name}_compared": len(chosen), **_columns(compared, name)}
+        for features in likeness.FEATURES:
+            test = likeness.two_sample_test(real, chosen, names, features=features, rng=rng, specimens=of)
+            found[f"{name}_auc_{features}"] = test.estimate
     return found
+
+
+def evenly(found: Sequence, n: int) -> list:
+    """Return n items, or all if there are fewer, that lie evenly over a sequence."""
+    return [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).round().astype(int))]
 
 
 def copied(
@@ -87,15 +101,59 @@ def copied(
     Returns
     -------
     dict
-        Of `likeness.copying`.
+        Of `likeness.copying`, and the same for the middle quarter of each, whose names begin with ``quarter_``.
     """
     px, training = pairs[0].mask.shape[0], [on_scale(micrograph) for micrograph in micrographs]
-    redrawn = []
+    sets = [pairs[:n]]
     for parts in (training, [on_scale(micrograph) for micrograph in unseen]):
-        found = phases.cut(parts, px)
-        chosen = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, n).round().astype(int))]
-        redrawn.append(generator.reconstruct(chosen, rng))
-    return likeness.copying(pairs[:n], training, unseen=redrawn[1], seen=redrawn[0])
+        sets.append(generator.reconstruct(evenly(phases.cut(parts, px), n), rng))
+    whole = likeness.copying(sets[0], training, unseen=sets[2], seen=sets[1])
+    quarters = [[_quarter(pair) for pair in one] for one in sets]
+    part = likeness.copying(quarters[0], training, unseen=quarters[2], seen=quarters[1])
+    return whole | {f"quarter_{name}": value for name, value in part.items()}
+
+
+def _quarter(pair: Labelled) -> Labelled:
+    """Return the middle of a square pair, of half its side."""
+    side = pair.mask.shape[0]
+    inside = slice(side // 4, side // 4 + side // 2)
+    return Labelled(*(part[inside, inside] for part in pair))
+
+
+@torch.no_grad()
+def code_nats(
+    generator: JointGenerator, micrographs: Sequence[Labelled], unseen: Sequence[Labelled], *, n: int, seed: int
+) -> dict[str, float]:
+    """Tell how well a prior predicts codes of what it was trained on, and of what it has not seen.
+
+    Both high: it has not learned yet; the second far above the first: it has learned its micrographs by heart.
+
+    Parameters
+    ----------
+    generator : JointGenerator
+        Any.
+    micrographs, unseen : sequence of Labelled
+        As for `copied`.
+    n : int
+        Crops of either.
+    seed : int
+        Of the crops.
+
+    Returns
+    -------
+    dict
+        ``nats_seen``, ``nats_unseen``: mean cross-entropy of a code given those before it.
+    """
+    found = {}
+    for name, parts in (("seen", micrographs), ("unseen", unseen)):
+        codes, fractions = encoded(generator, [Scene.of(micrograph) for micrograph in parts], n, seed)
+        told = generator.condition(fractions)
+        logits = [
+            generator.prior.eval()(codes[i : i + BATCH], None if told is None else told[i : i + BATCH])
+            for i in range(0, n, BATCH)
+        ]
+        found[f"nats_{name}"] = float(F.cross_entropy(torch.cat(logits).float(), codes))
+    return found
 
 
 def kept_classes(generator: JointGenerator, micrographs: Sequence[Labelled], n_classes: int) -> dict[str, float]:
@@ -142,12 +200,13 @@ def on_scale(micrograph: Labelled) -> Labelled:
     return micrograph._replace(image=grey_levels(standardise(micrograph.image)))
 
 
-def _ratios(table: pd.DataFrame) -> dict:
+def _columns(table: pd.DataFrame, name: str) -> dict:
     row = {}
     for line in table[table["quantity"].isin(QUANTITIES)].to_dict("records"):
-        if line["statistic"] != "distance":
-            parts = ["pairs", line["quantity"].replace(" ", "_"), line["class"]]
-            row["_".join(filter(None, [*parts, line["statistic"].replace("mean", "")]))] = float(line["ratio"])
+        is_distance = line["statistic"] == "distance"
+        if not is_distance or line["quantity"] == "two-point":
+            parts = [name, line["quantity"].replace(" ", "_"), line["class"], line["statistic"].replace("mean", "")]
+            row["_".join(filter(None, parts))] = float(line["generated" if is_distance else "ratio"])
     return row
 
 

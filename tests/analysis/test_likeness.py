@@ -177,23 +177,47 @@ def test_brightness_and_contrast_do_not_give_a_set_away(sets):
     assert auc(even, dim, specimens, features="both").estimate < 0.65
 
 
-def test_the_area_is_that_of_scikit_learn(sets, monkeypatch):
+def test_the_area_is_that_of_scikit_learn_in_each_fold(sets, monkeypatch):
     real, generated, specimens = sets
-    scores = np.random.default_rng(3).integers(0, 9, 48) / 9  # with ties
-    monkeypatch.setattr(likeness, "_cross_validated", lambda *_: scores)
+    rng = np.random.default_rng(3)
+    scores, truth = rng.integers(0, 9, 48) / 9, np.repeat([0, 1], 24)  # with ties
+    fold = np.concatenate([np.repeat(rng.integers(0, 3, 12), 2), rng.integers(0, 3, 24)])
+    scores += 10 * fold  # scores of another model are no rivals
+    monkeypatch.setattr(likeness, "_cross_validated", lambda *_: (scores, fold))
     found = auc(real, generated, specimens, n_boot=2000)
-    assert found.estimate == pytest.approx(roc_auc_score(np.repeat([0, 1], 24), scores))
+
+    def by_fold(chosen):
+        parts = [chosen[fold[chosen] == i] for i in range(3)]
+        parts = [part for part in parts if len(set(truth[part])) == 2]
+        sizes = [(truth[part] == 0).sum() * (truth[part] == 1).sum() for part in parts]
+        return np.average([roc_auc_score(truth[part], scores[part]) for part in parts], weights=sizes)
+
+    assert found.estimate == pytest.approx(by_fold(np.arange(48)))
     # Resamples by hand, and the interval stretched by 3/2 for five folds that share their training pairs.
-    rng = np.random.default_rng(1)
-    drawn = []
-    for _ in range(2000):
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(800):
         specimen, pair = rng.integers(12, size=12), rng.integers(24, 48, size=24)
-        chosen = [*np.stack([2 * specimen, 2 * specimen + 1], 1).ravel(), *pair]
-        drawn.append(roc_auc_score(np.repeat([0, 1], 24), scores[chosen]))
+        drawn.append(by_fold(np.array([*np.stack([2 * specimen, 2 * specimen + 1], 1).ravel(), *pair])))
     ends = found.estimate + 1.5 * (np.quantile(drawn, [0.025, 0.975]) - found.estimate)
-    np.testing.assert_allclose([found.low, found.high], ends, atol=0.02)
-    wider = auc(real, generated, [i // 8 for i in range(24)], n_boot=2000, level=0.99)
+    np.testing.assert_allclose([found.low, found.high], ends, atol=0.06)  # 800 resamples
+    wider = auc(real, generated, [i // 4 for i in range(24)], n_boot=2000, level=0.99)
     assert wider.high - wider.low > found.high - found.low
+
+
+def test_of_few_specimens_there_is_no_interval(sets):
+    real, generated, _ = sets
+    for n, each in ((4, 6), (2, 12)):
+        found = auc(real, generated, [i // each for i in range(24)])
+        assert found.n == n and 0.2 < found.estimate < 0.8 and np.isnan([found.low, found.high]).all()
+
+
+@pytest.mark.parametrize("n_specimens", [2, 4])
+def test_sets_of_one_kind_have_an_area_of_a_half_on_average(n_specimens):
+    """Also where the folds are as few as the specimens."""
+    pairs = [blobs(seed, side_px=32) for seed in range(16 * 32)]
+    draws = [pairs[32 * i : 32 * (i + 1)] for i in range(16)]
+    found = [auc(one[:16], one[16:], [i * n_specimens // 16 for i in range(16)]).estimate for one in draws]
+    assert np.mean(found) == pytest.approx(0.5, abs=3 * np.std(found) / 4) and np.std(found) / 4 < 0.06
 
 
 def test_no_specimen_is_parted_and_twins_stay_together():

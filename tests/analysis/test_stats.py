@@ -12,6 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 from micro_lib.analysis.stats import (
     Interval,
     agresti_coull,
+    attainable,
     bootstrap_interval,
     bootstrap_label_equivalent,
     cluster_bootstrap,
@@ -172,6 +173,14 @@ def test_few_clusters_have_wider_intervals():
         plain += np.quantile(resampled, 0.025) <= 0 <= np.quantile(resampled, 0.975)
     assert (covered >= 0.92 * 400).all() and (covered <= 0.98 * 400).all()
     assert plain / 400 < 0.9
+
+
+def test_few_units_reach_a_level_of_their_own():
+    assert [attainable(0.95, n) for n in (2, 4, 5, 6, 50)] == [0.5, 0.875, 0.9375, 0.95, 0.95]
+    rng, n = np.random.default_rng(5), 3
+    ends = [(min(drawn), max(drawn)) for drawn in rng.normal(0, 1, (4000, n))]
+    held = np.mean([low <= 0 <= high for low, high in ends])
+    assert held == pytest.approx(attainable(0.95, n), abs=0.03), "and no resample of means lies beyond its units"
 
 
 def test_paired_cluster_bootstrap_averages_seeds_and_keeps_pairs():

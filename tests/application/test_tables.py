@@ -203,6 +203,17 @@ def test_readers_see_verdicts_counted_and_the_effects_of_the_largest_profile():
     assert "| 0.712 [0.691, 0.733] % |" in tables.claims_markdown(rows({**MEASURED, "unit": "%"}))
 
 
+def test_readers_see_which_verdicts_more_runs_might_change():
+    wide = {**MEASURED, "why": tables.TOO_WIDE + "4 runs"}
+    kinds = {"not reproduced": "effect", "does not hold here": "statement", "direction reproduced": "effect"}
+    parts = [{**wide, "claim": verdict, "verdict": verdict, "kind": kind} for verdict, kind in kinds.items()]
+    text = tables.claims_markdown(rows(*parts, {**MEASURED, "claim": "narrow", "verdict": "not reproduced"}))
+    counted = "1 direction reproduced, 2 not reproduced (1 too wide to tell), 1 does not hold here (1 too wide to tell)"
+    assert f"4 claims: {counted}." in text and text.count("| not reproduced (too wide to tell) |") == 1
+    assert text.count("| not reproduced |") == text.count("| does not hold here (too wide to tell) |") == 1
+    assert text.count("| direction reproduced |") == 1, "an effect that is there, of whatever size"
+
+
 def test_counts_are_whole_numbers():
     count = {**CLAIM, "ours": 15.0, "n": 16, "over": "contrasts", "kind": "effect", "verdict": "not reproduced"}
     text = tables.claims_markdown(rows(count, {**count, "claim": "share", "ours": 0.25}))

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
+from micro_lib.data.tiles import Labelled
 from micro_lib.models import joint_generator
 from micro_lib.models.carded import CardError
 from micro_lib.models.joint_generator import GeneratorCard, JointGenerator, balanced, grey_levels
@@ -58,10 +59,10 @@ def test_batches_of_any_size_are_filled(made, monkeypatch):
 @pytest.mark.parametrize("n_conditions", [0, 3])
 def test_what_is_known_of_a_pair_stays_and_the_rest_is_drawn(n_conditions, monkeypatch):
     made = generator(n_conditions)
-    pair = made.sample(1, seed=3, shape_px=(32, 48))[0]
+    pair = made.sample(1, seed=3, shape_px=(64, 48))[0]
     (again,) = made.reconstruct([pair], stream(0, "texture"))
-    everything, rows = np.ones((32, 48), bool), np.zeros((32, 48), bool)
-    rows[:20] = True  # two rows of codes and half of a third, which does not count
+    everything, rows = np.ones((64, 48), bool), np.zeros((64, 48), bool)
+    rows[: 24 + made.vqvae.reach_px - 1] = True  # two rows of codes; one pixel row of what acts on the third is missing
     for same in made.complete(pair, everything, 2, seed=1):
         assert np.array_equal(same.image, again.image) and np.array_equal(same.mask, again.mask)
     first, other = made.complete(pair, rows, 2, seed=1)
@@ -70,8 +71,26 @@ def test_what_is_known_of_a_pair_stays_and_the_rest_is_drawn(n_conditions, monke
     monkeypatch.setattr(made, "pairs", lambda codes, _rng: codes)
     known, drawn = made.reconstruct([pair], None)[0], made.complete(pair, rows, 8, seed=1)
     assert (drawn[:, :2] == known[:2]).all() and (drawn[:, 2:] != known[2:]).any(0).all()
-    with pytest.raises(ValueError, match=r"known is \(32, 32\), the pair \(32, 48\)"):
+    with pytest.raises(ValueError, match=r"known is \(64, 32\), the pair \(64, 48\)"):
         made.complete(pair, everything[:, :32], 1, seed=1)
+
+
+@pytest.mark.parametrize("n_conditions", [0, 3])
+@pytest.mark.parametrize("down", [4, 8])
+def test_what_is_unknown_of_a_pair_does_not_act_on_its_completion(n_conditions, down):
+    made, rng = generator(n_conditions, down=down), stream(0, "unknown")
+    pair = made.sample(1, seed=3, shape_px=(96, 48))[0]
+    known = np.zeros(pair.mask.shape, bool)
+    known[:60] = True
+    scrambled = Labelled(
+        np.where(known, pair.image, rng.integers(0, 256, known.shape)).astype(np.uint8),
+        np.where(known, pair.mask, rng.integers(0, 3, known.shape)).astype(np.uint8),
+    )
+    assert (made._codes([scrambled]) != made._codes([pair])).any(), "seen whole, they differ"
+    for one, other in zip(*(made.complete(each, known, 2, seed=1) for each in (pair, scrambled)), strict=True):
+        assert np.array_equal(one.image, other.image) and np.array_equal(one.mask, other.mask)
+    unknown = made.complete(scrambled, np.zeros_like(known), 2, seed=1)  # nothing: as if nothing had been asked
+    assert np.array_equal(unknown[0].mask, made.complete(pair, np.zeros_like(known), 2, seed=1)[0].mask)
 
 
 @pytest.mark.parametrize("shape", [(30, 32), (32, 12)])

@@ -130,6 +130,26 @@ def test_codebook_follows_running_means():
     assert not list(network.quantiser.parameters())  # no optimiser moves it
 
 
+@pytest.mark.parametrize(("down", "n_blocks"), [(4, 2), (8, 2), (8, 1)])
+def test_pixels_act_on_codes_as_far_as_is_told(down, n_blocks):
+    network = small(down=down, n_blocks=n_blocks)
+    side = 2 * network.reach_px + 3 * down
+    image = torch.randn(1, 4, side // down * down, side // down * down, requires_grad=True)
+    vectors = network.encoder(image)
+    row = vectors.shape[2] // 2
+    vectors[..., row, row].abs().sum().backward()
+    rows = image.grad.abs().sum((0, 1, 3)).nonzero().flatten()
+    assert rows.min() == down * row - network.reach_px and rows.max() == down * (row + 1) - 1 + network.reach_px
+
+
+def test_codes_are_refused_before_there_is_a_codebook():
+    network = small().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with pytest.raises(RuntimeError, match="no codebook yet: train it, or load one"):
+        network.encode(*pairs())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
 @pytest.mark.parametrize("use", [lambda n, i, m: n.train().encode(i, m), lambda n, i, m: n.eval()(i, m)])
 def test_codebook_stands_still_outside_training(use):
     network = started()

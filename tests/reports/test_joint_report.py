@@ -12,11 +12,14 @@ from micro_lib.reports import joint_report
 from micro_lib.reports.joint_claims import claims
 from micro_lib.reports.joint_report import (
     arm_of,
+    by_class,
     by_specimen,
     collect,
     copying,
+    costs,
     criteria,
     gains,
+    generators,
     pair_quality,
     per_window,
     quality_tables,
@@ -123,6 +126,7 @@ def test_gains_are_paired_by_seed_and_tested_over_generators():
     assert row["p"] == pytest.approx(stats.ttest_1samp(each, 0).pvalue)
     assert row["difference_low"] < row["runs_low"] < 0.03 < row["runs_high"] < row["difference_high"]
     gained = [45 / 55 - 40 / 60] * 2 + [0.0, 1 - 40 / 60]
+    assert row["specimens_difference"] == pytest.approx(np.mean(gained)) and row["specimens_confidence"] == 0.875
     assert row["specimens"] == 4 and 0 <= row["specimens_low"] < np.mean(gained) < row["specimens_high"]
     assert bool(row["better"]) == (row["specimens_low"] > 0)
 
@@ -180,24 +184,47 @@ def test_pairs_replace_the_labels_that_reach_their_score():
 # Pairs
 
 
-def test_a_generator_counts_once():
+def made_of(pack="nasa_superalloy", k=4, recipe="plain", n=4, **measures):
+    """Rows of `n` generators with measures of so many values."""
+    return pd.DataFrame({"pack": pack, "k": k, "recipe": recipe, "generator": range(n), **measures})
+
+
+def test_costs_of_a_generator_count_once():
     runs = runs_of({("real", 4): 0.8, ("plain x0.5", 4): 0.8, ("plain x4", 4): 0.8})
-    runs["pairs_auc_both"] = np.where(runs["n_pairs"] > 0, 0.6 + 0.1 * runs["generator"], np.nan)
-    runs["vq_seconds"], runs["pairs_auc_both_low"] = 100.0, 0.5
-    ratios = np.array([357.8, np.nan, 4.0, 2.8])  # of what some real windows hardly hold, and others not at all
-    runs["pairs_density_0_variance"] = np.where(runs["n_pairs"] > 0, ratios[runs["generator"]], np.nan)
-    runs["pairs_chord_1"] = runs["pairs_auc_both"]  # of older runs: no measure of size
-    table = pair_quality(runs).set_index("measure")
-    assert set(table.index) == {"pairs_auc_both", "vq_seconds", "pairs_density_0_variance"}
+    runs["vq_seconds"] = np.where(runs["n_pairs"] > 0, 100.0 + runs["generator"], np.nan)
+    row = costs(runs).iloc[0]
+    assert row[["pack", "k", "recipe", "measure", "n"]].tolist() == ["nasa_superalloy", 4, "plain", "vq_seconds", 4]
+    assert row[["value", "value_low", "value_high"]].tolist() == [101.5, 100, 103] and len(costs(runs)) == 1
+    assert costs(runs[runs["arm"] == "real"]).empty
+
+
+def test_measures_of_pairs_are_medians_over_generators():
+    ratios = [357.8, np.nan, 4.0, 2.8]  # of what some real windows hardly hold, and others not at all
+    made = made_of(pairs_auc_both=[0.6, 0.7, 0.8, 0.9], pairs_density_0_variance=ratios, closer=0.5, nats_seen=4.0)
+    table = pair_quality(made).set_index("measure")
+    assert set(table.index) == {"pairs_auc_both", "pairs_density_0_variance", "nats_seen"}
     columns = ["value", "value_low", "value_high", "n"]
     assert table.loc["pairs_auc_both", columns].tolist() == pytest.approx([0.75, 0.6, 0.9, 4])
     assert table.loc["pairs_density_0_variance", columns].tolist() == [4.0, 2.8, 357.8, 3]
-    assert table["recipe"].unique().tolist() == ["plain"] and table.loc["vq_seconds", "value"] == 100
-    assert pair_quality(runs[runs["arm"] == "real"]).empty
-    shown = quality_tables(pair_quality(runs))
-    assert list(shown) == ["nasa_superalloy", "nasa_superalloy, seconds"]
+    shown = quality_tables(pair_quality(made))
+    assert list(shown) == ["nasa_superalloy"]
     assert shown["nasa_superalloy"].loc["pairs_auc_both"].to_dict() == {"k = 4, plain": "0.75 [0.6 to 0.9], n = 4"}
-    assert shown["nasa_superalloy, seconds"].index.tolist() == ["vq_seconds"]
+
+
+def test_every_class_of_every_pack_has_its_line():
+    made = [
+        made_of(pairs_intercept_0=1.0, pairs_intercept_1=[1.1, 1.2, 1.3, 1.4], unseen_intercept_1=0.9),
+        made_of("uhcs", n=1, pairs_intercept_0=2.0, pairs_fraction_0_variance=0.5),
+    ]
+    table = by_class(pair_quality(pd.concat(made)), {"nasa_superalloy": ("a", "b"), "uhcs": ("c",)})
+    assert table[["pack", "class"]].to_numpy().tolist() == [
+        ["nasa_superalloy", "a"],
+        ["nasa_superalloy", "b"],
+        ["uhcs", "c"],
+    ]
+    assert table["intercept"].tolist() == ["1 [1 to 1], n = 4", "1.25 [1.1 to 1.4], n = 4", "2 [2 to 2], n = 1"]
+    assert table["intercept, unseen"].tolist() == ["", "0.9 [0.9 to 0.9], n = 4", ""]
+    assert table["variance of fraction"].tolist() == ["", "", "0.5 [0.5 to 0.5], n = 1"]
 
 
 def test_windows_are_averaged_over_generators_and_none_is_left_out():
@@ -216,18 +243,19 @@ def test_windows_are_averaged_over_generators_and_none_is_left_out():
     assert (few["n"], few["generators"]) == (3, 1) and np.isnan(few["difference_low"]) and few["difference"] == 0
 
 
-def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
+def test_generators_are_measured_once(tmp_path, monkeypatch):
     asked = []
 
-    def copies(configuration, seed, profile):
+    def quality(configuration, seed, profile):
         asked.append((configuration["k"], seed))
         names = {"pack": "uhcs", "k": configuration["k"], "recipe": "plain", "generator": (seed - 1) // 3}
         names["trained_at"] = "a" if len(asked) < 4 else "b"
         medians = dict.fromkeys(("generated_median", "unseen_median", "seen_median"), 1.0)
+        part = {"quarter_copies": 2 * seed}
         lowest = {"generated_lowest": 1 / seed, "vq_perplexity": 10.0 * seed}
-        return {**names, **medians, **lowest, "closer": 0.1 * seed, "copies": seed, "n_generated": 16}
+        return {**names, **medians, **lowest, "closer": 0.1 * seed, "copies": seed, "n_generated": 16, **part}
 
-    monkeypatch.setattr(joint, "copies", copies)
+    monkeypatch.setattr(joint, "quality", quality)
     for i, (k, seed, recipe) in enumerate(
         [(4, 1, "plain"), (4, 2, "plain"), (4, 4, "plain"), (1, 1, "plain"), (4, 1, "")]
     ):
@@ -237,11 +265,11 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
     for _ in range(2):  # again, nothing doubles
         collect("study", tmp_path, tmp_path)
     assert sorted((k, (seed - 1) // 3) for k, seed in asked) == [(1, 0), (4, 0), (4, 1)]
-    table = copying("study", tmp_path).set_index("k")
+    table = copying(generators("study", tmp_path)).set_index("k")
     assert table.index.tolist() == [1, 4] and table["generators"].tolist() == [1, 2]
-    both = ["closer", "copies", "n_generated", "generated_lowest", "vq_perplexity"]
-    assert table.loc[4, both].tolist() == pytest.approx([0.3, 6, 32, 1 / 4, 20])
-    assert copying("quick", tmp_path).empty and copying("study", tmp_path / "none").empty
+    both = ["closer", "copies", "n_generated", "quarter_copies", "generated_lowest", "vq_perplexity"]
+    assert table.loc[4, both].tolist() == pytest.approx([0.3, 6, 32, 12, 1 / 4, 20])
+    assert generators("quick", tmp_path).empty and generators("study", tmp_path / "none").empty
     collect("quick", tmp_path, tmp_path / "none")
     assert len(asked) == 3
     again = row | {"seed": 1, "k": 1, "recipe": "plain", "configuration": json.dumps({"k": 1})}
@@ -249,33 +277,31 @@ def test_copies_are_looked_for_once_a_generator(tmp_path, monkeypatch):
         write_json(tmp_path / "runs" / "9" / "done.json", {**again, "generator_trained_at": commit})
         for _ in range(2):
             collect("study", tmp_path, tmp_path)
-    assert asked[3:] == [(1, 1)] and copying("study", tmp_path)["generators"].tolist() == [1, 2], (
-        "in the place of its row"
-    )
+    places = copying(generators("study", tmp_path))["generators"].tolist()
+    assert asked[3:] == [(1, 1)] and places == [1, 2], "in the place of its row"
 
 
 def compared(*means):
-    """Intervals of real and sampled means: quantity, class, real, generated, each with its half-width."""
-    rows = [
-        {"quantity": quantity, "class": name, "statistic": "mean", "real_low": real - r, "real_high": real + r}
-        | {"generated": ours, "generated_low": ours - g, "generated_high": ours + g}
-        for quantity, name, real, r, ours, g in means
-    ]
-    return pd.DataFrame([*rows, {**rows[0], "statistic": "variance", "generated": 99.0}])
+    """Ratios of sampled to real means: quantity, class, real, ratio."""
+    names = ["quantity", "class", "real", "ratio"]
+    return pd.DataFrame(means, columns=names).assign(statistic="mean")
 
 
 def test_pairs_are_held_against_what_they_have_to_be():
-    met = compared(
-        ("fraction", "a", 0.5, 0.1, 0.55, 0.01), ("intercept", "a", 9.0, 1.0, 7.0, 0.9), ("grey", "", 1, 0, 2, 0)
+    found = compared(
+        ("fraction", "a", 0.5, 1.09), ("intercept", "a", 9.0, 0.89), ("intercept", "b", 9.0, np.nan), ("grey", "", 1, 2)
     )
+    for name in ("fraction", "intercept"):
+        found.loc[len(found)] = [name, "never there", 0.0 if name == "fraction" else np.nan, np.nan, "mean"]
     kept = {"a": 0.9, "b": 0.4}
-    table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, kept, 0.9, 0.95, met).set_index("criterion")
-    wanted = [True, True, True, True, False, True, False]
-    assert table["met"].tolist() == wanted, "b is lost, and intercepts end below where real ones begin"
+    table = criteria(300.0, 512, {"copies": 0, "n_generated": 16}, kept, 0.9, 0.95, found).set_index("criterion")
+    wanted = [True, True, True, True, False, True, False, False]
+    assert table["met"].tolist() == wanted, "b is lost and missing among the sampled, intercepts of a are too short"
     through = [f"IoU of {name} through the codes" for name in "ab"]
-    assert table.index[3:].tolist() == [*through, "mean fraction a", "mean intercept a"]
-    assert table.loc["mean intercept a", ["found", "wanted"]].tolist() == [7.0, "an interval that meets 8 to 10"]
-    bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, kept, 0.5, 0.95, met)
+    means = [f"mean {name}, sampled over real" for name in ("fraction a", "intercept a", "intercept b")]
+    assert table.index[3:].tolist() == [*through, *means]
+    assert table.loc[means[1], ["found", "wanted"]].tolist() == [0.89, "0.9 to 1.1"]
+    bad = criteria(20.0, 512, {"copies": 1, "n_generated": 16}, kept, 0.5, 0.95, found)
     assert bad["met"].tolist()[:3] == [False, False, False]
 
 
@@ -286,18 +312,20 @@ def whole(gain, ratio=1.2, varied=0.6, generated=False):
     values = {("real", k): 0.8 + 0.03 * i for i, k in enumerate((1, 4, 0))}
     values |= {("plain x4", k): value + gain for (_, k), value in list(values.items())}
     runs = runs_of(values, generated=generated)
-    runs["pairs_intercept_1"] = ratio + 0.01 * runs["generator"]
-    runs["pairs_fraction_1_variance"] = varied * np.array([0.9, 1 / 0.9, 1.05, 1 / 1.05])[runs["generator"]]
+    spread = np.array([0.9, 1 / 0.9, 1.05, 1 / 1.05])
+    measures = {"pairs_intercept_0": 1.0, "pairs_intercept_1": (ratio + 0.01 * np.arange(4)) ** 2}
+    measures |= {f"pairs_fraction_{i}_variance": varied * spread for i in range(2)}
+    made = made_of(k=0, **measures).assign(generated=generated)
     wrong = [8, 8, 9, 9] if gain > 0 else [12, 12, 11, 13]
     images = pd.concat([images_of({"real": [10] * 4, "plain x4": wrong}, k=k) for k in (1, 4, 0)])
-    return runs, images
+    return runs, images, made
 
 
 def test_claims_are_judged_by_both_intervals():
     table = claims(*whole(0.02), hours=2.0, profile="study")
     assert table["verdict"].tolist() == ["holds here", "holds here", "reproduced", "reproduced"]
     assert table["ours"].iloc[0] == pytest.approx(0.02) and table["n"].tolist() == [4, 4, 4, 4]
-    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95] * 4
+    assert set(table["over"]) == {"generators"} and table["level"].tolist() == [0.95, 0.875, 0.95, 0.95]
     assert table["ours"].iloc[3] == pytest.approx(-0.4) and table["published"].iloc[3] == "-40% variance"
     assert len(table["answers"].iloc[2].split("; ")) == 4 and table["published"].iloc[2] == "+16% to +24% grain size"
     worse = claims(*whole(-0.02, ratio=0.9, varied=1.3), hours=2.0, profile="study")
@@ -308,47 +336,49 @@ def test_claims_are_judged_by_both_intervals():
 
 
 def test_the_best_of_many_arms_has_to_be_better_than_chance_makes_it():
-    runs, images = whole(0.0)
+    runs, images, made = whole(0.0)
     lucky = runs["arm"].eq("plain x4") & runs["k"].eq(4)
     runs.loc[lucky, "test_miou_pooled"] += 0.02 + np.repeat([0.0, 0.015, -0.015, 0.0], 3)
     images = pd.concat([images_of({"real": [10] * 4, "plain x4": [8, 8, 9, 9]}, k=k) for k in (1, 4, 0)])
     table = gains(runs, images).set_index("k")
     assert table.loc[4, "better"] and 0.05 / 3 < table.loc[4, "p"] < 0.05
-    found = claims(runs, images, hours=2.0, profile="study").iloc[0]
+    found = claims(runs, images, made, hours=2.0, profile="study").iloc[0]
     assert found["verdict"] == "does not hold here" and "0 better, their p corrected for 3 arms" in found["why"]
     assert found["why"].startswith(f"gains up to {found['high']:.3f} are not ruled out;")
-    saved = claims(runs, images, hours=2.0, profile="study").iloc[1]
+    saved = claims(runs, images, made, hours=2.0, profile="study").iloc[1]
     assert saved["low"] > 0, "all four generators gain, so every resample of them does"
     assert saved["verdict"] == "does not hold here" and "0 of 2 arms gain" in saved["why"], "which is no proof"
 
 
 def test_an_arm_that_helps_is_found_behind_one_that_varies():
-    runs, images = whole(0.02)
+    runs, images, made = whole(0.02)
     wild = runs["arm"].eq("plain x4") & runs["k"].eq(1)
     runs.loc[wild, "test_miou_pooled"] += np.repeat([0.3, -0.2, 0.2, -0.2], 3)
-    found = claims(runs, images, hours=2.0, profile="study").iloc[0]
+    found = claims(runs, images, made, hours=2.0, profile="study").iloc[0]
     assert found["verdict"] == "holds here" and found["ours"] == pytest.approx(0.02)
 
 
 def test_nothing_is_judged_without_real_micrographs_or_generators():
-    runs, images = whole(0.02, generated=True)
-    assert set(claims(runs, images, hours=2.0, profile="smoke")["verdict"]) == {"not run here"}
-    runs, images = whole(0.02)
-    few = claims(runs[runs["generator"] == 0], images, hours=2.0, profile="quick")
+    runs, images, made = whole(0.02, generated=True)
+    assert set(claims(runs, images, made, hours=2.0, profile="smoke")["verdict"]) == {"not run here"}
+    runs, images, made = whole(0.02)
+    few = claims(runs[runs["generator"] == 0], images, made[:1], hours=2.0, profile="quick")
     assert set(few["verdict"]) == {"not run here"}
-    empty = joint_report.stored("study", "nowhere")
+    empty = *joint_report.stored("study", "nowhere"), generators("study", "nowhere")
     assert set(claims(*empty, hours=2.0, profile="study")["verdict"]) == {"not run here"}
 
 
-def test_runs_that_stored_no_intercepts_judge_no_coarseness():
-    runs, images = whole(0.02)
-    found = claims(runs.rename(columns={"pairs_intercept_1": "pairs_chord_1"}), images, hours=2.0, profile="study")
-    assert found["verdict"].tolist() == ["holds here", "holds here", "not run here", "reproduced"]
-    assert np.isnan(found["ours"].iloc[2]) and "no mean intercepts" in found["why"].iloc[2]
-    mixed = runs.assign(pairs_intercept_1=runs["pairs_intercept_1"].where(runs["generator"] > 1))  # two of them anew
-    assert claims(mixed, images, hours=2.0, profile="study")["n"].iloc[2] == 2
+def test_all_classes_count_for_coarseness_and_uniformity():
+    runs, images, made = whole(0.02, ratio=1.1)  # squared in one of two classes
+    table = claims(runs, images, made, hours=2.0, profile="study")
+    assert table["ours"].iloc[2] == pytest.approx(0.1149, abs=1e-4) and "(+0%, +24%)" in table["why"].iloc[2]
+    assert "(-40%, -40%)" in table["why"].iloc[3]
+    absent = made.assign(pairs_intercept_0=np.nan)  # sampled by none: the others count
+    assert claims(runs, images, absent, hours=2.0, profile="study")["ours"].iloc[2] == pytest.approx(0.243, abs=1e-3)
+    few = claims(runs, images, made[:1], hours=2.0, profile="study")
+    assert few["verdict"].tolist() == ["holds here", "holds here", "not run here", "not run here"]
 
 
 def test_claims_name_the_device_of_their_runs():
-    runs, images = whole(0.02)
-    assert set(claims(runs.assign(device="cuda"), images, hours=2.0, profile="study")["device"]) == {"cuda"}
+    runs, images, made = whole(0.02)
+    assert set(claims(runs.assign(device="cuda"), images, made, hours=2.0, profile="study")["device"]) == {"cuda"}

@@ -11,7 +11,18 @@ from micro_lib.core.labels import ClassMap
 from micro_lib.core.seeds import stream
 from micro_lib.data.tiles import Labelled, histogram
 from micro_lib.models.segmenter import Card, Segmenter
-from micro_lib.training.pair_quality import agreement, copied, judged, kept_classes, on_scale, segment_cut, windows
+from micro_lib.training import pair_quality
+from micro_lib.training.pair_quality import (
+    agreement,
+    code_nats,
+    copied,
+    evenly,
+    judged,
+    kept_classes,
+    on_scale,
+    segment_cut,
+    windows,
+)
 
 CLASSES = ClassMap("two", ("a", "b"), {0: 0, 1: 1}, ("#000000", "#d55e00"))
 PX = 32
@@ -42,8 +53,11 @@ class Bright(torch.nn.Module):
 SEGMENTER = Segmenter(Bright(), Card("lite0", CLASSES, (0.0, 0.0)))
 
 
-def judge(pairs, micrographs=SCENES, specimens=SPECIMENS):
-    return judged(pairs, micrographs, specimens, 2, n_judged=24, rng=stream(0, "judged"))
+UNSEEN = [scene(50 + i) for i in range(3)]
+
+
+def judge(pairs, micrographs=SCENES, specimens=SPECIMENS, unseen=UNSEEN):
+    return judged(pairs, unseen, micrographs, specimens, 2, n_judged=24, rng=stream(0, "judged"))
 
 
 class Smoothing:
@@ -76,17 +90,23 @@ def test_the_scale_of_sampled_pairs_keeps_contrast_apart():
 
 def test_pairs_like_the_real_ones_pass():
     row = judge(cropped(others(24)))
-    assert row["pairs_compared"] == 24
-    assert row["pairs_fraction_1"] == pytest.approx(1, abs=0.25) and row["pairs_intercept_1"] == pytest.approx(
-        1, abs=0.25
-    )
-    assert 0.2 < row["pairs_auc_mask"] < 0.8
-    assert row["pairs_auc_mask_low"] <= row["pairs_auc_mask"] <= row["pairs_auc_mask_high"]
+    for name in ("pairs", "unseen"):
+        assert row[f"{name}_compared"] == 24 and 0.2 < row[f"{name}_auc_mask"] < 0.8
+        assert row[f"{name}_fraction_1"] == pytest.approx(1, abs=0.25)
+        assert row[f"{name}_intercept_1"] == pytest.approx(1, abs=0.25)
+        assert row[f"{name}_two-point_1_distance"] < 0.1
+    assert not [key for key in row if key.endswith(("_low", "_high"))] and "pairs_grey_distance" not in row
 
 
 def test_coarser_pairs_are_told():
-    row = judge(cropped(others(24, cell=12)))
-    assert row["pairs_intercept_1"] > 1.3 and row["pairs_auc_mask"] > 0.8
+    row = judge(cropped(others(24, cell=12)), unseen=[scene(60 + i, cell=12) for i in range(3)])
+    for name in ("pairs", "unseen"):
+        assert row[f"{name}_intercept_1"] > 1.3 and row[f"{name}_auc_mask"] > 0.8
+        assert row[f"{name}_two-point_1_distance"] > 0.04
+
+
+def test_items_lie_evenly_over_all():
+    assert evenly("abcdefghi", 3) == ["a", "e", "i"] and evenly("abc", 9) == ["a", "b", "c"]
 
 
 def test_copies_are_told_and_new_pairs_are_not():
@@ -99,6 +119,48 @@ def test_copies_are_told_and_new_pairs_are_not():
     same = [Labelled(np.rot90(p.image[10 : 10 + PX, 20 : 20 + PX]).copy(), p.mask[:PX, :PX]) for p in same]
     found = copied(generator, generator.reconstruct(same, None), SCENES, unseen, **options)
     assert found["closer"] > 0.95 and found["generated_median"] == pytest.approx(found["seen_median"], abs=0.1)
+
+
+def test_copies_of_parts_are_told():
+    """Middles that were learned from, each in surroundings that were not."""
+    generator, unseen = Smoothing(), [scene(200 + i) for i in range(3)]
+    whole = [on_scale(scene(100 + i, (66, 66))) for i in range(12)]
+    whole = [Labelled(pair.image[:64, :64], pair.mask[:64, :64]) for pair in whole]
+    pasted, learned = (generator.reconstruct(pairs, None) for pairs in (whole, map(on_scale, SCENES)))
+    for i, pair in enumerate(pasted):
+        pair.image[16:48, 16:48] = learned[i % 4].image[5 * i : 5 * i + 32, 60 - 5 * i : 92 - 5 * i]
+    found = copied(generator, pasted, SCENES, unseen, n=12, rng=stream(0, "copies"))
+    assert found["quarter_copies"] > 6 > found["copies"] and found["quarter_closer"] > 0.9
+    assert found["n_generated"] == found["quarter_n_generated"] == 12
+
+
+class Steady:
+    """A prior that gives the same logits whatever came before."""
+
+    def __init__(self, logits):
+        self.logits = torch.tensor(logits)
+
+    def eval(self):
+        return self
+
+    def __call__(self, codes, condition):
+        return self.logits[None, :, None, None].expand(len(codes), -1, *codes.shape[1:])
+
+
+@pytest.mark.parametrize("conditions", [None, torch.zeros(6, 1)])
+def test_what_a_prior_expects_is_told_by_what_it_has_seen(conditions, monkeypatch):
+    shown = {"seen": torch.tensor([0, 0, 0, 1]), "unseen": torch.tensor([1, 1, 1, 1])}
+
+    def encoded(_generator, scenes, n, _seed):
+        codes = shown["seen" if scenes[0].mask.any() else "unseen"].reshape(1, 2, 2).expand(n, -1, -1)
+        return codes, torch.zeros(n, 1)
+
+    monkeypatch.setattr(pair_quality, "encoded", encoded)
+    generator = SimpleNamespace(prior=Steady([np.log(3.0), 0.0]), condition=lambda _fractions: conditions)
+    nothing = Labelled(SCENES[0].image, SCENES[0].mask * 0)
+    found = code_nats(generator, SCENES[:1], [nothing], n=6, seed=1)
+    assert found["nats_seen"] == pytest.approx(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25)), abs=1e-6)
+    assert found["nats_unseen"] == pytest.approx(np.log(4), abs=1e-6)
 
 
 def test_windows_of_one_specimen_count_as_specimens():
