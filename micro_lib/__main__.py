@@ -2,9 +2,11 @@
 
 import argparse
 import ast
+import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,10 +56,16 @@ def _sweep(options) -> int:
 
     try:
         changes = dict(_assignment(text) for text in options.parameters)
-        names = ("profile", "only", "seeds", "workers")
-        return sweep.run_named(options.name, changes=changes, **{name: getattr(options, name) for name in names})
+        chosen = {name: getattr(options, name) for name in ("profile", "only", "seeds", "workers")}
+        return sweep.run_named(options.name, changes=changes, collect=_collector(options.name), **chosen)
     except ValueError as error:
         return _refuse(error)
+
+
+def _collector(name: str) -> Callable | None:
+    """Return what makes tables of all that a sweep's runs leave beside their rows, if there is anything."""
+    rooms = {"adaptation": "adaptation_collect", "joint": "joint_report"}
+    return importlib.import_module(f"micro_lib.reports.{rooms[name]}").collect if name in rooms else None
 
 
 def _check(options) -> int:

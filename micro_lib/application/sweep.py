@@ -5,7 +5,7 @@ import importlib
 import json
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -36,12 +36,6 @@ SWEEPS = {
     "joint": "micro_lib.training.joint",
     "source": "micro_lib.training.source",
 }
-# Name of a sweep -> function(profile, folder, tables), called when the sweep has ended: what its runs left in their
-# folders beside rows and images becomes tables.
-COLLECTED = {
-    "adaptation": "micro_lib.reports.adaptation_collect:collect",
-    "joint": "micro_lib.reports.joint_report:collect",
-}
 KEYS = ("experiment", "configuration", "seed", "profile")
 # Each worker has one thread: two workers on two cores beat one worker with two threads, which collapse under load.
 _ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -57,8 +51,9 @@ def run_named(
     changes: Mapping | None = None,
     seeds: Sequence[int] = (),
     workers: int = 2,
+    collect: Callable[[str, Path, Path], None] | None = None,
 ) -> int:
-    """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``, and gather what else it left, see `COLLECTED`.
+    """Run a sweep of `SWEEPS` into ``figures/tables/<name>_runs.csv``, and gather what else it left.
 
     Parameters
     ----------
@@ -74,6 +69,9 @@ def run_named(
         None means those of the profile.
     workers : int
         Number of processes.
+    collect : callable, optional
+        (profile, folder of the sweep, folder of the tables), called when the sweep has ended: what its runs left in
+        their folders beside rows and images becomes tables.
 
     Returns
     -------
@@ -104,8 +102,8 @@ def run_named(
         table=tables / f"{name}_runs.csv",
         workers=workers,
     )
-    if name in COLLECTED:
-        _function(COLLECTED[name])(profile, folder, tables)
+    if collect:
+        collect(profile, folder, tables)
     return 0 if len(done) == len(configurations) * len(seeds) else 1
 
 

@@ -85,6 +85,7 @@ class Data(NamedTuple):
     training: list[Labelled]
     validation: list[Labelled]
     held_group: str  # group of real tiles that was held out for validation; "" for synthetic labels
+    line_px: int  # how wide boundaries are drawn in the masks
 
 
 def run(configuration: str | Mapping, seed: int, profile: str = "", out: str | Path = "") -> dict:
@@ -175,7 +176,7 @@ def fit(configuration: Mapping, plan: Mapping, seed: int, profile: str, folder: 
         trained_range_px(data.training, plan["working_scale"]),
         training={**configuration, **described, "held_group": data.held_group},
         working_scale=plan["working_scale"],
-        line_px=LINE_PX["development"],
+        line_px=data.line_px,
     )
     write_table(history, folder / "history.csv")
     Segmenter(network, card).save(folder / "model.safetensors")
@@ -209,7 +210,8 @@ def training_data(configuration: Mapping, plan: Mapping, seed: int, profile: str
         n_train, n_validation = plan["n_train"], plan["n_validation"]
         table = scenario(configuration, plan["image_px"]).sample(n_train + n_validation, stream_seed(seed, "scenario"))
         micrographs = pool(Rendered(table, render), plan["working_scale"])
-        return Data(micrographs[:n_train], micrographs[n_train:], "")
+        drawn = table["mask_width_px"].where(table["mask_width_px"] > 0, table["boundary_width_px"])
+        return Data(micrographs[:n_train], micrographs[n_train:], "", max(1, round(drawn.median())))
     records = real_pack("development", configuration["data"], profile).records
     groups = sorted({record.group for record in records})
     held, scale = groups[seed % len(groups)], plan["working_scale"]
@@ -218,7 +220,7 @@ def training_data(configuration: Mapping, plan: Mapping, seed: int, profile: str
         for part in (False, True)
     }
     repeated = [tiles[False][i % len(tiles[False])] for i in range(plan["n_train"])]
-    return Data(repeated, tiles[True], held)
+    return Data(repeated, tiles[True], held, LINE_PX["development"])
 
 
 def trained_range_px(micrographs: Sequence[Labelled], working_scale: float) -> tuple[float, float]:

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from helpers.waiting import wait_for
 
+from micro_lib.__main__ import main
 from micro_lib.application import sweep
 from micro_lib.core.runs import read_table, write_table
 
@@ -205,27 +206,31 @@ def test_named_sweeps_take_configurations_and_seeds_from_the_experiment(tmp_path
 
 def test_what_a_sweep_leaves_beside_rows_is_gathered_when_it_has_ended(place, monkeypatch):
     """The second call stands for one after a kill: the first has not come as far as gathering."""
-    (place / "gathered_by_a_test.py").write_text(
-        "def gather(profile, folder, tables):\n"
-        "    left = sorted((folder / 'runs').glob('*/checkpoint'))\n"
-        "    (tables / 'left.txt').write_text(f'{profile} {len(left)}')\n"
-    )
-    for path in ("experiment_of_a_test", "gathered_by_a_test"):
-        monkeypatch.delitem(sys.modules, path, raising=False)
+
+    def gather(profile, folder, tables):
+        left = sorted((folder / "runs").glob("*/checkpoint"))
+        (tables / "left.txt").write_text(f"{profile} {len(left)}")
+
+    monkeypatch.delitem(sys.modules, "experiment_of_a_test", raising=False)
     monkeypatch.syspath_prepend(place)
     monkeypatch.setenv("MICRO_OUT", str(place))
     monkeypatch.setitem(sweep.SWEEPS, "toy", "experiment_of_a_test")
     monkeypatch.setattr(sweep, "settings", lambda name, profile: {"seeds": (1, 2)})
     assert sweep.run_named("toy", profile="smoke") == 0
     left = place / "sweeps" / "toy" / "left.txt"
-    assert not left.is_file(), "only sweeps that name a function for it"
-    monkeypatch.setitem(sweep.COLLECTED, "toy", "gathered_by_a_test:gather")
-    assert sweep.run_named("toy", profile="smoke") == 0
+    assert not left.is_file(), "only where a function is named for it"
+    assert sweep.run_named("toy", profile="smoke", collect=gather) == 0
     assert left.read_text() == "smoke 2" and calls(place) == ["1 1", "1 2"]
 
 
-def test_the_functions_that_gather_are_there():
-    assert set(sweep.COLLECTED) <= set(sweep.SWEEPS) and all(map(sweep._function, sweep.COLLECTED.values()))
+def test_the_command_gathers_what_some_sweeps_leave(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(sweep, "run_named", lambda name, **options: asked.update({name: options["collect"]}) or 0)
+    for name in sweep.SWEEPS:
+        assert main(["sweep", name]) == 0
+    gathering = {name: collect.__module__ for name, collect in asked.items() if collect}
+    rooms = {"adaptation": "adaptation_collect", "joint": "joint_report"}
+    assert gathering == {name: f"micro_lib.reports.{room}" for name, room in rooms.items()}
 
 
 def test_a_fresh_clone_goes_on_from_the_stored_rows(place):

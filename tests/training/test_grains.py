@@ -116,6 +116,17 @@ def test_a_space_of_your_own_is_trained_on(tmp_path):
     assert set(table["grain_diameter_px"]) == {21.0} and set(table["height_px"]) == {64}
 
 
+@pytest.mark.parametrize(("changes", "wanted"), [({"mask_width_px": 4.0}, 4), ({"mask_width_px": 0.0}, 3)])
+def test_boundaries_are_drawn_as_wide_as_a_space_draws_them(tmp_path, changes, wanted):
+    path, plan = str(tmp_path / "own.json"), grains.settings("grains", "smoke")
+    preset("trampert").replace(boundary_width_px=Constant(3.2), **{k: Constant(v) for k, v in changes.items()}).save(
+        path
+    )
+    assert grains.training_data(grains.complete({"preset": path}), plan, 1).line_px == wanted
+    real = grains.training_data(grains.complete({"labels": "development", "data": "generated"}), plan, 1)
+    assert real.line_px == grains.LINE_PX["development"]
+
+
 @pytest.mark.parametrize("feature", grains.FEATURES)
 def test_an_ablation_switches_off_its_feature_and_nothing_else(feature):
     whole = grains.scenario(grains.complete("broad"), 64).sample(20, 3)
