@@ -20,11 +20,11 @@ ASKED := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 help:
 	@echo "make reproduce   set up, run every notebook at PROFILE=quick, end with the claims table"
 	@echo "                 narrow it: make reproduce PROFILE=study ONLY=05 PARAMS='SEED=2'"
-	@echo "make test        set up, run all tests, one process a core"
+	@echo "make test        set up, run all tests but the next two, one process a core"
 	@echo "make test-faults spoil functions one by one; a checked cell of a notebook has to notice each"
 	@echo "make test-paper  plan every published training, check its shapes, do one step of it"
 	@echo "make lab         set up, open JupyterLab on the first notebook"
-	@echo "make publish     copy figures and tables from build/ to figures/"
+	@echo "make publish     copy figures, tables and executed notebooks from build/; rewrites parts of README.md"
 	@echo "make bench       time what is said to be fast against its reference, into figures/tables/benchmarks.csv"
 	@echo "make docs        write the pages of the package's functions to build/api"
 	@echo "make lint        check style and formatting"

@@ -132,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     reproduce = commands.add_parser("reproduce", help="run the notebooks, end with the claims table")
     reproduce.add_argument("--only", nargs="*", default=[], metavar="NOTEBOOK", help="numbers or names, e.g. 03 05")
-    publish = commands.add_parser("publish", help="copy figures, tables and notebooks from build/")
+    publish = commands.add_parser(
+        "publish", help="copy figures, tables and executed notebooks from build/; rewrites parts of README.md"
+    )
     sweep = commands.add_parser("sweep", help="run an experiment for many seeds; goes on where it was stopped")
     sweep.add_argument("name", help="name of the sweep, e.g. grains")
     sweep.add_argument("--only", nargs="*", default=[], metavar="CONFIGURATION", help="names, e.g. broad 'real labels'")

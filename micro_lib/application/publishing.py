@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from micro_lib.application.fingerprint import digest
 from micro_lib.application.runner import (
     Notebook,
     RunnerError,
@@ -152,8 +153,14 @@ def _with_outputs(path: Path, executed: nbformat.NotebookNode) -> nbformat.Noteb
         for output in cell.outputs:
             if output.output_type == "execute_result":
                 output.execution_count = number
-    notebook.metadata.setdefault("micro_lib", {})["executed_at"] = EXECUTED_AT
+    executed_as = {"executed_at": EXECUTED_AT, "executed_code": code_digest(notebook)}
+    notebook.metadata["micro_lib"] = {**notebook.metadata.get("micro_lib", {}), **executed_as}
     return notebook
+
+
+def code_digest(notebook: nbformat.NotebookNode) -> str:
+    """Return a hash of a notebook's code: stored with its outputs, it tells whether they are of another."""
+    return digest([cell.source for cell in notebook.cells if cell.cell_type == "code"])
 
 
 def _is_passing(output: nbformat.NotebookNode) -> bool:

@@ -139,7 +139,10 @@ def test_notebooks_take_over_the_outputs_of_their_run(built):
     assert [cell.execution_count for cell in published.cells] == [1, 2]
     assert [o.output_type for o in published.cells[1].outputs] == ["execute_result", "stream"]
     assert published.cells[1].outputs[0].execution_count == 2 and published.cells[1].outputs[1].text == "said"
-    assert published.metadata["micro_lib"] == {"needs": [], "executed_at": "quick"}
+    executed_as = {"executed_at": "quick", "executed_code": publishing.code_digest(published)}
+    assert published.metadata["micro_lib"] == {"needs": [], **executed_as}
+    published.cells[1].source += "  # changed since"
+    assert publishing.code_digest(published) != executed_as["executed_code"]
     assert not nbformat.read(built / "notebooks" / "05_b.ipynb", 4).cells[0].outputs, "it was not run"
 
 

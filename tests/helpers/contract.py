@@ -8,7 +8,7 @@ import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
 PARAMETERS = ("PROFILE", "SEED", "DATA", "OUT")
-HEADINGS = ("reproduces", "you will learn", "needs", "takes", "writes")
+HEADINGS = ("Reproduces", "You will learn", "Needs", "Takes", "Writes")
 MAX_LINES = 25  # of code in a cell; about 15 is the aim
 MAX_BYTES = 500_000
 MIN_CHECKED = 3
@@ -40,14 +40,21 @@ def faults(path: Path) -> list[str]:
         nbformat.validate(notebook)
     except nbformat.ValidationError as error:
         found.append(f"it is not valid: {error.message}")
-    return [*found, *_layout(notebook.cells), *_parameters(code), *_execution(code), *_lengths(code), *_paths(notebook)]
+    return [
+        *found,
+        *_layout(notebook.cells, path.name[:2]),
+        *_parameters(code),
+        *_execution(code),
+        *_lengths(code),
+        *_paths(notebook),
+    ]
 
 
-def _layout(cells: list) -> list[str]:
+def _layout(cells: list, number: str) -> list[str]:
     first = cells[0] if cells else None
-    if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
-        return ["the first cell is not a title in Markdown (# ...)"]
-    missing = [heading for heading in HEADINGS if heading not in first.source.lower()]
+    if first is None or first.cell_type != "markdown" or not first.source.startswith(f"# {number} "):
+        return [f"the first cell is not a title with its number in Markdown (# {number} ...)"]
+    missing = [heading for heading in HEADINGS if f"\n**{heading}** " not in first.source]
     found = [f"the title cell does not say: {', '.join(missing)}"] if missing else []
     position = {"parameters": _first(cells, lambda cell: "parameters" in cell.metadata.get("tags", []))}
     position["claim"] = _first(cells[1:], lambda cell: cell.cell_type == "markdown" and "claim" in cell.source.lower())

@@ -5,10 +5,17 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-TITLE = """# An example
+TITLE = """# 03 An example
 
-*Reproduces:* nothing. *You will learn:* how a notebook is laid out. *Needs:* nothing.
-*Takes:* smoke 1 s, quick 1 s. *Writes:* a table."""
+**Reproduces** nothing.
+
+**You will learn** how a notebook is laid out.
+
+**Needs** nothing.
+
+**Takes** smoke 1 s, quick 1 s.
+
+**Writes** a table."""
 
 PARAMETERS = """PROFILE = ""  # smoke, quick, study or paper; "" means $MICRO_PROFILE, else quick
 SEED = 1

@@ -66,8 +66,12 @@ def untitled(notebook):
     notebook.cells.pop(0)
 
 
+def without_number(notebook):
+    first(notebook, "markdown").source = first(notebook, "markdown").source.replace("# 03 ", "# ")
+
+
 def without_times(notebook):
-    first(notebook, "markdown").source = "# An example\n\n*Reproduces*, *you will learn*, *needs*, *writes*"
+    first(notebook, "markdown").source = first(notebook, "markdown").source.replace("**Takes** ", "")
 
 
 def without_claim(notebook):
@@ -139,7 +143,8 @@ def path_in_output(notebook):
 
 FAULTS = {
     untitled: "not a title",
-    without_times: "does not say: takes",
+    without_number: "not a title with its number",
+    without_times: "does not say: Takes",
     without_claim: "no cell states the claim",
     claim_without_its_refusal: "what would count as not reproduced",
     untagged: "0 cells are tagged",
