@@ -49,11 +49,12 @@ class GrainSizeError(ValueError):
 class GrainSize:
     """A mean grain size with its interval.
 
-    `size_px` is the mean lineal intercept (method "intercept") or the square root of the mean grain area
-    ("planimetric"); they differ by definition and compare through `astm_g`.  `count` is the number of intersections, or
-    of equivalent whole grains.  The interval is Student's t over `n_fields` fields of the image;
-    `relative_accuracy_percent` is its half width over the counted density (%RA, E112-13 section 15, where 10 % is
-    generally acceptable).  Sizes in um and G are None without a pixel size.
+    `size_px` is the mean lineal intercept (`method` "intercept") or the square root of the mean grain area
+    ("planimetric"); they differ by definition and compare through `astm_g`.  `n_grains` is the number of ids in the
+    labels, `count` the number of intersections, or of equivalent whole grains.  The interval, `low_px` to `high_px` at
+    `level`, is Student's t over `n_fields` fields of the image; `relative_accuracy_percent` is its half width over the
+    counted density (%RA, E112-13 section 15, where 10 % is generally acceptable).  Sizes in um and G are None without a
+    `pixel_size_um`.
     """
 
     method: str
@@ -201,14 +202,19 @@ def intercept(labels: ArrayLike, pixel_size_um: float | None = None, level: floa
     pixel_size_um : float, optional
         Without it sizes are in px and G is not told.
     level : float
-        Of the interval.
+        Of the interval, between 0 and 1.
+
+    Returns
+    -------
+    GrainSize
+        Its `count` is the number of intersections.
 
     Raises
     ------
     GrainSizeError
         One grain only.
     ValueError
-        Labels with 0, too few pixels, a pixel size not above 0.
+        Labels with 0, too few pixels, a pixel size not above 0, a level outside 0..1.
     """
     return _measure("intercept", _intersections, 1, labels, pixel_size_um, level)
 
@@ -219,7 +225,20 @@ def planimetric(labels: ArrayLike, pixel_size_um: float | None = None, level: fl
     The frame is the whole image.  A grain that it cuts into several parts counts once for each in labels made from
     boundaries, which name parts apart; an id that labels give to several parts counts once.
 
-    Parameters and errors as `intercept`.
+    Parameters
+    ----------
+    labels, pixel_size_um, level
+        As for `intercept`.
+
+    Returns
+    -------
+    GrainSize
+        Its `count` is the number of equivalent whole grains.
+
+    Raises
+    ------
+    GrainSizeError, ValueError
+        As `intercept`.
     """
     return _measure("planimetric", _whole_grains, 2, labels, pixel_size_um, level)
 

@@ -52,6 +52,7 @@ def copy_distance(images: Sequence[ArrayLike], micrographs: Sequence[ArrayLike])
     Parameters
     ----------
     images : N of (h, w)
+        Grey levels, all of one size.
     micrographs : M of (H, W)
         At least one, no smaller than the images in either direction.
 
@@ -297,9 +298,11 @@ def consistency(pairs: Sequence[Pair], segment: Callable[[NDArray], NDArray], n_
     Parameters
     ----------
     pairs : N of Pair
+        Micrographs with masks of class ids below `n_classes`; sizes may differ.
     segment : callable
         From an image (H, W) to class ids (H, W).
     n_classes : int
+        1 to 256.
 
     Returns
     -------

@@ -74,6 +74,7 @@ def confusion(true: ArrayLike, pred: ArrayLike, n_classes: int) -> NDArray[np.in
     Returns
     -------
     (n_classes, n_classes) int64
+        Its sum is the number of pixels.
 
     Raises
     ------
@@ -101,25 +102,48 @@ def _parts(cm: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray
 
 
 def ratio(numerator: NDArray, denominator: NDArray) -> NDArray[np.float64]:
-    """Return `numerator` over `denominator`, elementwise; NaN where that is not above 0."""
+    """Return `numerator` over `denominator`, elementwise, as float64; NaN where the latter is not above 0.
+
+    Parameters
+    ----------
+    numerator, denominator : array of numbers
+        Of any shapes that fit each other by NumPy's rules.
+    """
     out = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
     return np.divide(numerator, denominator, out=out, where=np.asarray(denominator) > 0)
 
 
 def pixel_error(cm: ArrayLike) -> NDArray[np.float64]:
-    """Return the share of pixels in the wrong class, 0 to 1, shape ``cm.shape[:-2]``; NaN without pixels."""
+    """Return the share of pixels in the wrong class, 0 to 1, shape ``cm.shape[:-2]``; NaN without pixels.
+
+    Parameters
+    ----------
+    cm : (..., n, n) int
+        Confusion matrices, see `confusion`.
+
+    Raises
+    ------
+    ValueError
+        The last two sides differ.
+    """
     inter, _, true = _parts(cm)
     return 1 - ratio(inter.sum(-1), true.sum(-1))
 
 
 def iou_per_class(cm: ArrayLike) -> NDArray[np.float64]:
-    """Return TP / (TP + FP + FN) by class, shape ``(..., n)``; NaN for a class absent from truth and prediction."""
+    """Return TP / (TP + FP + FN) by class, shape ``(..., n)``; NaN for a class absent from truth and prediction.
+
+    Parameters and errors as `pixel_error`.
+    """
     inter, union, _ = _parts(cm)
     return ratio(inter, union)
 
 
 def classes_counted(cm: ArrayLike) -> NDArray[np.int64]:
-    """Return how many classes `mean_iou` averages: those in the truth or in the prediction, shape ``cm.shape[:-2]``."""
+    """Return how many classes `mean_iou` averages: those in the truth or in the prediction, shape ``cm.shape[:-2]``.
+
+    Parameters and errors as `pixel_error`.
+    """
     return (_parts(cm)[1] > 0).sum(-1)
 
 
@@ -127,6 +151,8 @@ def mean_iou(cm: ArrayLike) -> NDArray[np.float64]:
     """Return the mean IoU over the classes found in truth or prediction, shape ``cm.shape[:-2]``; NaN without pixels.
 
     A class absent from both is excluded; one that is only predicted counts 0.
+
+    Parameters and errors as `pixel_error`.
     """
     inter, union, _ = _parts(cm)
     return ratio(np.nan_to_num(ratio(inter, union)).sum(-1), (union > 0).sum(-1))
@@ -139,6 +165,8 @@ def present_class_miou(cm: ArrayLike) -> NDArray[np.float64]:
     A stray pixel of an absent class is not free: it is a false negative of the class it lies on.  The abstract gives no
     equation and no averaging; over a whole set nearly every class is present, so the metric differs from `mean_iou`
     only image by image.
+
+    Parameters and errors as `pixel_error`.
     """
     inter, union, true = _parts(cm)
     # A class absent from the truth has no intersection, so it adds nothing to the sum.
@@ -153,6 +181,7 @@ def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
     cms : (N, n, n) int
         One confusion matrix an image.
     classes : n names
+        Of the class ids 0..n-1.
 
     Returns
     -------
@@ -185,17 +214,39 @@ def summary(cms: ArrayLike, classes: Sequence[str]) -> dict[str, float | int]:
 
 
 def as_columns(cm: ArrayLike, prefix: str) -> dict[str, int]:
-    """Return a confusion matrix (n, n) as columns <prefix>_<true>_<found> of a table's row, which `stacked` reads."""
+    """Return a confusion matrix as columns <prefix>_<true>_<found> of a table's row, which `stacked` reads.
+
+    Parameters
+    ----------
+    cm : (n, n) int
+        The matrix.
+    prefix : str
+        Tells it from other matrices of the row.
+    """
     return {f"{prefix}_{i}_{j}": int(count) for (i, j), count in np.ndenumerate(np.asarray(cm))}
 
 
 def stacked(table: pd.DataFrame, prefix: str) -> NDArray[np.int64]:
-    """Return the confusion matrices (N, n, n) in the rows of a table, see `as_columns`.
+    """Return the confusion matrices (N, n, n) int64 in the rows of a table, see `as_columns`.
 
     Columns that are empty in all rows are those of tables with more classes.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        N rows; columns of other names do not matter.
+    prefix : str
+        That of `as_columns`.
+
+    Raises
+    ------
+    ValueError
+        The table has no such columns, or some rows lack a number.
     """
-    cells = [name for name in table.dropna(axis=1, how="all") if re.fullmatch(rf"{prefix}_\d+_\d+", name)]
+    cells = [name for name in table.dropna(axis=1, how="all") if re.fullmatch(rf"{re.escape(prefix)}_\d+_\d+", name)]
     shape = (math.isqrt(len(cells)),) * 2
+    if not cells or set(as_columns(np.zeros(shape), prefix)) != set(cells):
+        raise ValueError(f"columns {prefix}_0_0 to {prefix}_n_n, of a square, are expected; found {sorted(cells)}")
     return table[list(as_columns(np.zeros(shape), prefix))].astype(np.int64).to_numpy().reshape(-1, *shape)
 
 
@@ -297,9 +348,21 @@ def matched_lines(
 
 
 def redraw(mask: ArrayLike, width_px: int) -> NDArray[np.uint8]:
-    """Return the boundary mask (H, W) uint8, 1 on the boundary, with its skeleton drawn `width_px` (at least 1) wide.
+    """Return the boundary mask (H, W) uint8, 1 on the boundary, with its skeleton drawn `width_px` wide.
 
     Drawn width is a convention of the annotator: give truth and prediction the same one before comparing areas.
+
+    Parameters
+    ----------
+    mask : (H, W)
+        Above 0 is boundary.
+    width_px : int
+        Full width of the lines, 1 or more.
+
+    Raises
+    ------
+    ValueError
+        The mask is not (H, W), or the width is below 1.
     """
     if width_px < 1:
         raise ValueError(f"width_px must be at least 1, found {width_px}")

@@ -51,6 +51,13 @@ def cut(micrographs: Sequence[Pair], side_px: int) -> list[Pair]:
 
     Everything else a named tuple holds, such as the group of a record, goes along.
 
+    Parameters
+    ----------
+    micrographs : sequence of Pair
+        Sizes may differ; what is left over at the right and below is dropped.
+    side_px : int
+        Side of a window, 1 or more.
+
     Raises
     ------
     ValueError
@@ -74,6 +81,13 @@ def cut(micrographs: Sequence[Pair], side_px: int) -> list[Pair]:
 def phase_fractions(mask: ArrayLike, n_classes: int) -> NDArray[np.float64]:
     """Return the share of the pixels (n_classes,) in each class, 0 to 1.
 
+    Parameters
+    ----------
+    mask : integer or bool array, any shape
+        Class ids in 0..n_classes-1.
+    n_classes : int
+        1 to 256.
+
     Raises
     ------
     ValueError, TypeError
@@ -95,6 +109,7 @@ def particles(mask: ArrayLike, class_id: int) -> Weighted:
     mask : (H, W) integer
         Class ids.
     class_id : int
+        The class measured; it may be absent.
 
     Returns
     -------
@@ -134,6 +149,7 @@ def intercepts(mask: ArrayLike, class_id: int) -> Intercepts:
     mask : (H, W) integer
         Class ids.
     class_id : int
+        The class measured; it may be absent.
     """
     phase, length, crossed = np.asarray(mask) == class_id, 0.0, 0
     for lines in (phase, phase.T):
@@ -151,6 +167,7 @@ def two_point(mask: ArrayLike, class_id: int, reach_px: int = REACH_PX) -> NDArr
     mask : (H, W) integer
         Class ids; the frame is not taken to be periodic.
     class_id : int
+        The class measured; it may be absent.
     reach_px : int
         Largest distance in px, below both sides of the mask.
 
@@ -257,10 +274,15 @@ def compare_sets(
 def check_sets(real: Sequence[Pair], generated: Sequence[Pair], specimens: Sequence[str] | None) -> Sequence:
     """Return the specimens of the real pairs, one each where none are named, after a look at both sets.
 
+    Parameters
+    ----------
+    real, generated, specimens
+        As for `compare_sets`.
+
     Raises
     ------
     ValueError
-        As `compare_sets`.
+        A set is empty, sizes or types are not as told, or the number of specimens is another.
     """
     if not len(real) or not len(generated):
         raise ValueError(f"{len(real)} real and {len(generated)} generated pairs; at least one of each is needed")
@@ -358,7 +380,7 @@ def _histograms(found: Sequence[Weighted], size: float) -> NDArray[np.float64]:
 
 
 class Draws(NamedTuple):
-    """A set and resamples of it."""
+    """A set and resamples of it, drawn from `n_units` units."""
 
     times: NDArray[np.int64]  # (1 + n_boot, N): how often each image is drawn; first the set itself
     n_units: int
@@ -370,9 +392,16 @@ def resample(units: Sequence, rng: np.random.Generator, n_boot: int) -> Draws:
     Parameters
     ----------
     units : one name an image
+        Images of one name are drawn together.
     rng : numpy.random.Generator
+        Draws.
     n_boot : int
         Number of resamples.
+
+    Returns
+    -------
+    Draws
+        Of `n_boot` resamples, behind the set itself.
     """
     names, member = np.unique(np.asarray(units), return_inverse=True)
     times = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), n_boot)[:, member]
@@ -411,7 +440,27 @@ def _moment_row(of: Callable, both: Sequence[NDArray], draws: Sequence[Draws], l
 
 
 def percentiles(values: NDArray, level: float, n_units: float = np.inf) -> tuple[float, float]:
-    """Return the ends of the interval of those resamples that are finite, NaN without any; see `expanded_tail`."""
+    """Return the ends of the interval of those resamples that are finite, NaN without any.
+
+    Parameters
+    ----------
+    values : (n_boot,) float
+        A statistic of each resample.
+    level : float
+        Of the interval, between 0 and 1.
+    n_units : float
+        Units drawn from, at least 2; the fewer, the further out the percentiles lie, see `expanded_tail`.
+
+    Returns
+    -------
+    (float, float)
+        Low and high end.
+
+    Raises
+    ------
+    ValueError
+        A level outside 0..1.
+    """
     values = values[np.isfinite(values)]
     if not len(values):
         return np.nan, np.nan

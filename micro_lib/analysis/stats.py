@@ -22,7 +22,8 @@ N_BOOT = 9_999  # scipy.stats.bootstrap's default
 class Interval:
     """An estimate with its interval; ``estimate, low, high = interval`` unpacks it.
 
-    `n` counts the independent units (runs, trials, clusters), `n_values` the single values behind them.
+    `n` counts the independent units (runs, trials, clusters), `n_values` the single values behind them; `level`
+    is that of the interval, between 0 and 1, and `method` names its kind.
     """
 
     estimate: float
@@ -39,7 +40,19 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """A two-tailed paired t test: mean difference with its t interval, p value, effect size d_z, number of pairs."""
+    """A two-tailed paired t test: mean difference with its t interval, p value, effect size d_z, number of pairs.
+
+    Parameters
+    ----------
+    difference : Interval
+        Mean difference, in the unit of the scores.
+    t, p : float
+        Statistic, with the sign of the difference, and probability of one as far from 0.
+    effect_dz : float
+        Mean difference over the standard deviation of the differences.
+    n : int
+        Number of pairs.
+    """
 
     difference: Interval
     t: float
@@ -78,6 +91,18 @@ def attainable(level: float, n: int) -> float:
 
     It ends at the lowest and the highest unit; that both lie on one side of the centre of a symmetric distribution has
     a probability of 2 / 2**n.
+
+    Parameters
+    ----------
+    level : float
+        Between 0 and 1.
+    n : int
+        Independent units.
+
+    Raises
+    ------
+    ValueError
+        A level outside 0..1.
     """
     return min(_level(level), 1 - 2 / 2**n)
 
@@ -159,6 +184,7 @@ def bootstrap_interval(
     statistic : callable
         Takes ``(x, axis=...)``, as `numpy.mean` and `numpy.median` do.
     rng : numpy.random.Generator
+        Draws the resamples.
     level : float
         Between 0 and 1.
     n_boot : int
@@ -199,6 +225,7 @@ def cluster_bootstrap(
     clusters : (images,) any
         Name of the cluster each image belongs to.
     rng : numpy.random.Generator
+        Draws the resamples.
     n_boot : int
         Number of resamples.
     level : float
@@ -354,6 +381,7 @@ def bootstrap_label_equivalent(
     budgets
         As for `label_equivalent`.
     rng : numpy.random.Generator
+        Draws the resamples.
     n_boot : int
         Number of resamples.
 

@@ -1,9 +1,11 @@
 """What the published protocols ask for and cost: every training of the `paper` profile planned, checked, counted.
 
-Nothing here allocates a network: shapes and floating-point operations are worked out on PyTorch's meta device. What a
-full run would take is therefore an extrapolation, of counted operations to a stated rate.
+Published batches are never allocated: shapes and floating-point operations are worked out on PyTorch's meta device.
+What a full run would take is therefore an extrapolation of counted operations: to a stated rate of a GPU, and to the
+rate of this processor, which is measured on a small step of each network.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from micro_lib.core.labels import GRAIN_BOUNDARY
 from micro_lib.core.profiles import settings
 from micro_lib.core.progress import progress
 from micro_lib.models import classifier, deeplab, unet
+from micro_lib.models.devices import has_bfloat16
 from micro_lib.models.discriminator import discriminator
 from micro_lib.models.pixelcnn import GatedPixelCNN
 from micro_lib.models.vqvae import VQVAE
@@ -32,6 +35,7 @@ N_REAL_CRACK_TILES = 357  # Trampert et al. 2021, section 3.1.2
 TARGETS = 3  # Goetz et al. 2022: T1, T2, T3
 PUBLISHED_FOLDS = 5
 CODE_PX = 8
+MEASURED_BATCH, MEASURED_PX, MEASURED_CODES = 4, 128, 16  # of the steps that `rates` times
 NANOSEM_CLASSES = 10
 ADAPTED, SUPERVISED = "AdaptSegNet", "source, DeepLabv2"  # phases
 
@@ -143,13 +147,11 @@ def cost(phase: Phase) -> dict:
         forward and backward, as PyTorch counts them) and gpu_hours (all runs at `SUSTAINED_PER_S`, an extrapolation).
     """
     network = NETWORKS[phase.network]
-    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+    with torch.device("meta"):
         made = network.build().to("meta").train()  # some initialisers draw elsewhere
         if phase.is_frozen:
             network.encoder(made).requires_grad_(False)
-        before = counted.get_total_flops()  # some networks look at an image while they are built
-        network.passed(made, phase.batch, phase.px).backward()
-    operations = counted.get_total_flops() - before
+        operations = _operations(network, made, phase.batch, phase.px)
     row = {key: value for key, value in phase._asdict().items() if key != "is_frozen"}
     row |= {"parameters": sum(p.numel() for p in made.parameters()), "operations": operations}
     return row | {"gpu_hours": operations * phase.steps * phase.runs / SUSTAINED_PER_S / 3600}
@@ -158,6 +160,49 @@ def cost(phase: Phase) -> dict:
 def costs() -> pd.DataFrame:
     """Return `cost` of every phase, one row each."""
     return pd.DataFrame([cost(phase) for phase in progress(phases(), desc="counting operations", unit="phase")])
+
+
+def _operations(network: "Network", made: nn.Module, batch: int, px: int) -> int:
+    with FlopCounterMode(display=False) as counted:
+        network.passed(made, batch, px).backward()
+    return counted.get_total_flops()
+
+
+def rates() -> pd.DataFrame:
+    """Measure how many operations a second one core of this machine sustains in training, network by network.
+
+    Returns
+    -------
+    pandas.DataFrame
+        network, batch, px (of the step measured, which fits anywhere), operations (counted), core_seconds (processor
+        time of all threads together; the second of two steps, forward and backward, in bfloat16 where the processor has
+        it) and operations_per_s.
+    """
+    rows = []
+    for name, network in progress(NETWORKS.items(), desc="measuring steps", unit="network"):
+        batch, px = MEASURED_BATCH, MEASURED_CODES if name == "pixelcnn" else MEASURED_PX
+        made = network.build().to(memory_format=torch.channels_last).train()
+        for _ in range(2):  # the first one allocates
+            started = time.process_time()
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16("cpu")):
+                total = network.passed(made, batch, px)
+            total.backward()
+            spent = time.process_time() - started
+        row = {"network": name, "batch": batch, "px": px, "operations": _operations(network, made, batch, px)}
+        rows.append(row | {"core_seconds": spent, "operations_per_s": row["operations"] / spent})
+    return pd.DataFrame(rows)
+
+
+def with_core_hours(costs: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Return costs with core_hours: all steps of all runs at the rate measured here, an extrapolation.
+
+    Parameters
+    ----------
+    costs, rates : pandas.DataFrame
+        From the functions of these names.
+    """
+    rate = costs["network"].map(rates.set_index("network")["operations_per_s"])
+    return costs.assign(core_hours=costs["operations"] * costs["steps"] * costs["runs"] / rate / 3600)
 
 
 def claims(costs: pd.DataFrame) -> list[dict]:
@@ -179,22 +224,22 @@ def claims(costs: pd.DataFrame) -> list[dict]:
 
 
 def _logits(network: nn.Module, batch: int, px: int) -> torch.Tensor:
-    return network(torch.empty(batch, 1, px, px)).sum()
+    return network(torch.zeros(batch, 1, px, px)).sum()
 
 
 def _joined(network: VQVAE, batch: int, px: int) -> torch.Tensor:
     """Pass by the quantiser, whose distances to the codebook are a thousandth of the operations."""
-    return network.decoder(network.encoder(torch.empty(batch, 1 + network.n_classes, px, px))).sum()
+    return network.decoder(network.encoder(torch.zeros(batch, 1 + network.n_classes, px, px))).sum()
 
 
 def _codes(network: nn.Module, batch: int, px: int) -> torch.Tensor:
-    return network(torch.empty(batch, px, px, dtype=torch.int64)).sum()
+    return network(torch.zeros(batch, px, px, dtype=torch.int64)).sum()
 
 
 def _adversarial(network: nn.Module, batch: int, px: int) -> torch.Tensor:
     """Pass a batch of each domain, the target's through the discriminators, then both domains' through them again."""
     segmenter, *judges = network
-    source, target = (segmenter.levels(torch.empty(batch, 1, px, px)) for _ in range(2))
+    source, target = (segmenter.levels(torch.zeros(batch, 1, px, px)) for _ in range(2))
     fooled = sum(judge(logits).sum() for judge, logits in zip(judges, target, strict=True))
     shown = [(judge, logits.detach()) for both in (source, target) for judge, logits in zip(judges, both, strict=True)]
     return sum(logits.sum() for logits in source) + fooled + sum(judge(logits).sum() for judge, logits in shown)

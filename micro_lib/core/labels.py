@@ -101,7 +101,20 @@ class ClassMap:
 
     @classmethod
     def from_json(cls, text: str) -> "ClassMap":
-        """Return the map that `to_json` wrote."""
+        """Return the map that `to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+            JSON, as `to_json` returns it.
+
+        Raises
+        ------
+        ValueError
+            If the text is no JSON, or its parts do not fit together.
+        KeyError
+            If a part is missing.
+        """
         parts = json.loads(text)
         values = {tuple(value) if isinstance(value, list) else value: i for value, i in parts["values"]}
         return cls(parts["name"], tuple(parts["classes"]), values, tuple(parts["colours"]))

@@ -8,7 +8,22 @@ import requests
 
 
 def await_answer(url: str, timeout_s: float) -> None:
-    """Raise OSError, which says in words what is wrong, unless a server answers in time, whatever it answers."""
+    """Raise OSError, which says in words what is wrong, unless a server answers in time, whatever it answers.
+
+    Parameters
+    ----------
+    url : str
+        Address of something on the server; nothing but its head is asked for.
+    timeout_s : float
+        How long to wait in s, looking up the server's name included.
+
+    Raises
+    ------
+    TimeoutError
+        If nothing has come in time.
+    ConnectionError
+        If the server cannot be reached.
+    """
     answers: queue.Queue = queue.Queue()
 
     def ask() -> None:

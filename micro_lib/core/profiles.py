@@ -97,12 +97,8 @@ _TABLE = {
     },
     # Volman Stern et al. 2024 could not be had in full. "paper" has the sizes of the closest open relative, Noguchi &
     # Inoue 2021 (Phys. Rev. E; 52,800 tiles, batches of 256 for 300 epochs and of 128 for 200), with a U-Net of ours.
-    # Steps of `vq` and `prior` are those of the plain recipe at 8 x 8 px a code. "study" was decided on micrographs of
-    # superalloy spots 2, 4 and 7 alone, and scored on two more of them: a VQ-VAE of four micrographs lost 17 % of the
-    # variance there after 200 steps, and 13 % with codes of 4 px, with nearly all codes in use; the loss of a prior of
-    # one micrograph still fell after 500 steps (3.61 nats a code at 400, 3.58 at 500), so it does not yet learn by
-    # heart. Both get some more, as far as 7 minutes of one core go. U-Nets of four micrographs of two spots have a mean
-    # IoU of 0.861 and 0.866 on a third (two choices of spots) after 240 steps, 0.895 and 0.861 after 480, 5 minutes.
+    # Steps of `vq` and `prior` are those of the plain recipe at 8 x 8 px a code. "study" was decided on three superalloy
+    # spots (RESULTS.md, How sizes were chosen).
     "joint": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(12), _seeds(12)),
         "px": _By(64, 128, 128, 128),
@@ -152,14 +148,7 @@ _TABLE = {
     # auxiliary output and of both adversarial losses; `discriminator`: width and learning rate; `watched`: micrographs
     # measured at each of the curve's `points`. Generated micrographs: at most `n_images` whole ones a part, of
     # `field_um` down and across.
-    # "study" was looked at on the development preparation alone (fold 0, one seed; mean IoU on the target). 400 steps
-    # with the light augmentation: no adaptation 0.647, AdaptSegNet 0.774, masked consistency 0.850, self-training
-    # 0.867, oracle 0.940. What decides is whose statistics the network normalises by: those of both domains, gathered
-    # behind a training without adaptation, give 0.766, those of the target alone 0.833. So mean teachers take the
-    # latter; rates, weights and thresholds stayed as they were. As in "study", 1,000 steps with the extended
-    # augmentation: no adaptation 0.813, AdaptSegNet 0.864, AdaBN 0.872, ADVENT 0.877, FDA 0.881, masked consistency
-    # 0.904, combination 0.908, self-training 0.911, oracle 0.951. So self-training is the newer method of the study.
-    # The runs were repeated since, to be stored: adaptation_runs.csv has those scores, in much the same order.
+    # "study" was looked at on the development preparation alone (fold 0, one seed; RESULTS.md, How sizes were chosen).
     "adaptation": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(5), _seeds(5)),
         "n_images": _By(2, 8, 60, 60),

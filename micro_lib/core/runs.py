@@ -53,7 +53,13 @@ def out_dir(name: str, out: str = "") -> Path:
 
 @contextmanager
 def environment(**variables: str) -> Iterator[None]:
-    """Set environment variables for the processes that the block starts, and put everything back after it."""
+    """Set environment variables for the processes that the block starts, and put everything back after it.
+
+    Parameters
+    ----------
+    **variables : str
+        Values by name.
+    """
     before = dict(os.environ)
     os.environ.update(variables)
     try:
@@ -92,14 +98,47 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_json(path: str | Path, obj) -> None:
-    """Write an object as indented JSON, atomically."""
+    """Write an object as indented JSON, atomically.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file; its folder is made.
+    obj : object
+        Anything that JSON can hold.
+
+    Raises
+    ------
+    TypeError
+        If JSON cannot hold it; the file stays as it was.
+    """
     text = json.dumps(obj, indent=1, ensure_ascii=False) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def read_json(path: str | Path, fix: str = "delete it and run again"):
-    """Read a JSON file; a broken one raises ValueError that names it and says how to `fix` that."""
+    """Read a JSON file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file, in UTF-8.
+    fix : str
+        What to do about a broken one, for the message.
+
+    Returns
+    -------
+    object
+        What it holds: dicts, lists, text, numbers, truth values, None.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no JSON; names the file and says how to fix that.
+    """
     text = Path(path).read_text(encoding="utf-8")
     try:
         return json.loads(text)
@@ -108,7 +147,15 @@ def read_json(path: str | Path, fix: str = "delete it and run again"):
 
 
 def write_table(df: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV, atomically, columns in the order given, floats so that they read back bit for bit."""
+    """Write a table as CSV, atomically, columns in the order given, floats so that they read back bit for bit.
+
+    Parameters
+    ----------
+    df : pandas.DataFrame
+        The table; its index is not written.
+    path : str or pathlib.Path
+        The file; its folder is made.
+    """
     with atomic_path(path) as temporary:
         df.to_csv(temporary, index=False, lineterminator="\n")
 
@@ -116,7 +163,22 @@ def write_table(df: pd.DataFrame, path: str | Path) -> None:
 def read_table(path: str | Path, text: Sequence[str] = ()) -> pd.DataFrame:
     """Read a CSV table written by `write_table`; only empty cells count as missing.
 
-    Columns named in `text` are read as they are written: ``001`` stays so, and an empty cell is the empty text.
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
+    text : sequence of str
+        Columns that are read as they are written: ``001`` stays so, and an empty cell is the empty text.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns in the order of the file; types other than of `text` as pandas finds them.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
     """
     table = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=dict.fromkeys(text, str))
     return table.fillna(dict.fromkeys(text, "")) if text else table
@@ -232,7 +294,18 @@ def provenance(*, profile: str, seed: int, device: str = "cpu", notebook: str = 
 
 
 def parsed(path: Path) -> str:
-    """Return what a module does: its syntax tree, in which comments and docstrings do not count."""
+    """Return what a module does: its syntax tree, in which comments and docstrings do not count.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The module's file, in UTF-8.
+
+    Returns
+    -------
+    str
+        The tree as text, equal for equal code.
+    """
     tree = ast.parse(path.read_text("utf-8"))
     for node in ast.walk(tree):
         may_have_docstring = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)

@@ -32,7 +32,7 @@ class ZoomCrop(v2.Transform):
         self.px, self.zoom, self.squish = px, zoom, squish
 
     def make_params(self, flat_inputs):
-        """Draw the window; one larger than the image is cut to the image."""
+        """Return a random window of the first of `flat_inputs`, at most as large: top, left, height, width [px]."""
         height, width = F.get_size(flat_inputs[0])
         zoom, ratio = log_uniform(*self.zoom), math.sqrt(log_uniform(1 / self.squish, self.squish))
         h, w = (min(size, max(2, round(self.px / zoom * r))) for size, r in ((height, ratio), (width, 1 / ratio)))
@@ -40,7 +40,7 @@ class ZoomCrop(v2.Transform):
         return {"top": top, "left": left, "height": h, "width": w}
 
     def transform(self, inpt, params):
-        """Cut and resize one image or mask."""
+        """Return the window `params` of an image or mask `inpt` (..., H, W), resized to (..., px, px)."""
         return self._call_kernel(F.resized_crop, inpt, **params, size=[self.px, self.px], antialias=True)
 
 
@@ -48,11 +48,11 @@ class RandomTranspose(v2.Transform):
     """Swap rows and columns with probability one half; with both flips, all eight 90 degree rotations and mirrors."""
 
     def make_params(self, flat_inputs):
-        """Draw whether to swap."""
+        """Return whether to `swap`; `flat_inputs` do not matter."""
         return {"swap": bool(torch.rand(()) < 0.5)}
 
     def transform(self, inpt, params):
-        """Swap the axes of one image or mask."""
+        """Return an image or mask `inpt` (..., H, W), its last two axes swapped where `params` say so."""
         return tv_tensors.wrap(inpt.transpose(-2, -1), like=inpt) if params["swap"] else inpt
 
 
@@ -74,7 +74,7 @@ class Jitter(v2.Transform):
         self.radius_px, self.share = radius_px, share
 
     def make_params(self, flat_inputs):
-        """Draw where each pixel is taken from."""
+        """Return the `source` (H, W) of every pixel of the first of `flat_inputs`: its place, counted row by row."""
         height, width = F.get_size(flat_inputs[0])
         moved = torch.rand(height, width) < self.share * torch.rand(())
         shift = torch.randint(-self.radius_px, self.radius_px + 1, (2, height, width)) * moved
@@ -83,7 +83,7 @@ class Jitter(v2.Transform):
         return {"source": rows * width + cols}
 
     def transform(self, inpt, params):
-        """Displace the pixels of an image; masks pass."""
+        """Return an image `inpt` (..., H, W) with its pixels taken from where `params` say; masks pass."""
         if isinstance(inpt, tv_tensors.Mask):
             return inpt
         flat = inpt.flatten(-2)[..., params["source"].flatten()]
@@ -108,13 +108,13 @@ class Bend(v2.Transform):
         self.share = share
 
     def make_params(self, flat_inputs):
-        """Draw the shifts (1, H, W, 2), in units of half the side."""
+        """Return the `displacement` (1, H, W, 2) for the first of `flat_inputs`, in units of half the side."""
         shifts = 2 * self.share * torch.randn(1, 2, self.nodes, self.nodes)
         smooth = torch.nn.functional.interpolate(shifts, F.get_size(flat_inputs[0]), mode="bicubic", align_corners=True)
         return {"displacement": smooth.permute(0, 2, 3, 1)}
 
     def transform(self, inpt, params):
-        """Bend one image or mask; what comes from beyond the border is 0."""
+        """Return an image or mask `inpt` (..., H, W), bent as `params` say; what comes from beyond the border is 0."""
         return self._call_kernel(F.elastic, inpt, **params)
 
 
@@ -126,16 +126,22 @@ class RandomGamma(v2.Transform):
         self.largest = largest
 
     def make_params(self, flat_inputs):
-        """Draw the power."""
+        """Return the power `gamma`; `flat_inputs` do not matter."""
         return {"gamma": log_uniform(1 / self.largest, self.largest)}
 
     def transform(self, inpt, params):
-        """Apply the power to an image."""
+        """Return an image `inpt` of grey values (0 to 1), raised to the power in `params`; masks pass."""
         return self._call_kernel(F.adjust_gamma, inpt, **params)
 
 
 def log_uniform(low: float, high: float) -> float:
-    """Draw one number whose logarithm is uniform between those of `low` and `high` from torch's default generator."""
+    """Draw one number whose logarithm is uniform between those of two numbers, from torch's default generator.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends, above 0.
+    """
     return low * (high / low) ** float(torch.rand(()))
 
 
@@ -239,11 +245,11 @@ class RandomNoise(v2.Transform):
         self.largest = largest
 
     def make_params(self, flat_inputs):
-        """Draw the standard deviation."""
+        """Return the standard deviation `sigma`, with mean 0 and nothing clipped; `flat_inputs` do not matter."""
         return {"sigma": self.largest * float(torch.rand(())), "mean": 0.0, "clip": False}
 
     def transform(self, inpt, params):
-        """Add the noise to an image."""
+        """Return an image `inpt` of floats with the noise that `params` describe; masks pass."""
         return self._call_kernel(F.gaussian_noise, inpt, **params)
 
 

@@ -16,7 +16,15 @@ _FOLDER = {"image": "images", "mask": "masks", "mask_region": "masks_region", "g
 
 
 def is_whole(folder: Path, row: Mapping) -> bool:
-    """Tell whether the converted files of a registry row are there with the pixels the registry names."""
+    """Tell whether the converted files of a registry row are there with the pixels the registry names.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the pack.
+    row : mapping
+        One of `micro_lib.data.downloads.registry`.
+    """
     try:
         made = {kind: np.asarray(PillowImage.open(_target(folder, row, kind))) for kind in _kinds(row)}
     except (OSError, SyntaxError):  # absent or broken
@@ -35,10 +43,21 @@ def _target(folder: Path, row: Mapping, kind: str) -> Path:
 def convert(folder: Path, row: Mapping, original: Path) -> None:
     """Write what a registry row's original becomes into the folder of its pack.
 
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Of the pack; made when absent.
+    row : mapping
+        One of `micro_lib.data.downloads.registry`.
+    original : pathlib.Path
+        The file as it was downloaded.
+
     Raises
     ------
     DataUnavailable
         If the pixels are not those that the registry names.
+    MicrographError
+        If the original is no picture that can be read.
     """
     converter = _grey if row["kind"] == "image" else MASK_CONVERTERS[row["pack"], row["kind"]]
     made = dict(zip(_kinds(row), converter(original), strict=True))

@@ -75,7 +75,26 @@ def _write_manifest(folder: Path, rows: Sequence[Mapping]) -> None:
 
 
 def registry(name: str) -> list[dict]:
-    """Return the rows of ``data/registry.csv`` for a pack: where each original is and what it must contain."""
+    """Return the rows of ``data/registry.csv`` for a pack: where each original is and what it must contain.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pack.
+
+    Returns
+    -------
+    list of dict
+        pack, name, kind (``"image"``, ``"mask"`` or ``"mask_region"``), specimen, domain, um_per_px, licence, bytes,
+        sha256 (of the original), pixels_sha256 (of what is converted from it), url.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the registry is missing, as where the package is not installed from its checkout.
+    ValueError
+        If it has no rows for the pack; names the packs it has some for.
+    """
     if not REGISTRY.is_file():
         raise FileNotFoundError(f"{REGISTRY} is missing: install the package from its checkout (pip install -e .)")
     table = read_table(REGISTRY)

@@ -122,7 +122,20 @@ def write_micrograph(path: str | Path, pixels: np.ndarray, pixel_size_um: float 
 
 
 def write_mask(path: str | Path, ids: np.ndarray) -> None:
-    """Write class ids, (H, W) uint8, as a PNG whose grey levels are the ids, atomically."""
+    """Write class ids as a PNG whose grey levels are the ids, atomically.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        Ends in ``.png``; its folder is made.
+    ids : numpy.ndarray
+        (H, W) uint8 class ids, or other levels to be kept as they are.
+
+    Raises
+    ------
+    MicrographError
+        If the ids are not (H, W) uint8 or the name is another.
+    """
     path, ids = Path(path), np.asarray(ids)
     if path.suffix.lower() != ".png" or ids.ndim != 2 or ids.dtype != np.uint8:
         raise MicrographError(
@@ -176,6 +189,11 @@ def to_uint8(image: np.ndarray) -> np.ndarray:
     """Return an image in 8 bits: uint8 as it is, uint16 and floats stretched to the full range.
 
     A 12-bit camera fills a sixteenth of uint16, so the upper byte alone would leave 16 of its grey levels.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (H, W) grey levels.
 
     Raises
     ------
@@ -264,7 +282,18 @@ def _mask_values(path: Path, class_map: ClassMap) -> np.ndarray:
 
 
 def value_counts(values: np.ndarray) -> list[tuple[float | tuple[int, ...], int]]:
-    """Return the grey levels or colours of a mask with their pixel counts, most frequent first."""
+    """Return the grey levels or colours of a mask with their pixel counts, most frequent first.
+
+    Parameters
+    ----------
+    values : numpy.ndarray
+        (H, W) grey levels, or (H, W, C) colours of up to 16 bits a channel, C up to 4.
+
+    Returns
+    -------
+    list of (value, int)
+        A value is a number, or a tuple of C of them.
+    """
     if values.ndim == 3:  # colours packed into one integer: sorting rows would take ten times as long
         packed = values.astype(np.int64) @ (1 << 16) ** np.arange(values.shape[2])[::-1]  # (H, W, C) -> (H, W)
         return [
@@ -277,7 +306,17 @@ def value_counts(values: np.ndarray) -> list[tuple[float | tuple[int, ...], int]
 
 
 def mask_fix(path: Path, values: np.ndarray, class_map: ClassMap | None) -> str:
-    """Say how to make a mask and a class map fit."""
+    """Return in words how to make a mask and a class map fit.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The mask's file; nothing but its suffix is looked at.
+    values : numpy.ndarray
+        Its pixels, as for `value_counts`.
+    class_map : ClassMap or None
+        The one that does not fit; None where none was given.
+    """
     found = {value for value, _ in value_counts(values)}
     if path.suffix.lower() in (".jpg", ".jpeg"):
         return "JPEG changes grey levels: export the mask as PNG."

@@ -22,7 +22,17 @@ _SCALE_WORDS = re.compile(r"pixel|scale|magni|\bmag\b|physicalsize|fieldofview|h
 
 
 class MicrographError(ValueError):
-    """A file that cannot be used as it is: says which, what was found, what was expected and how to fix it."""
+    """A file that cannot be used as it is: says which, what was found, what was expected and how to fix it.
+
+    Parameters
+    ----------
+    file : str or pathlib.Path
+        The file; kept as a path.
+    found, expected : str
+        Words that follow "found" and "expected" in the message.
+    fix : str
+        What to do, a sentence of its own.
+    """
 
     def __init__(self, file: str | Path, found: str, expected: str, fix: str):
         super().__init__(f"{file}: found {found}; expected {expected}. {fix}")
@@ -44,7 +54,23 @@ _COPY_AGAIN = "Copy it again from its source, or export it anew."
 
 
 def read_raw(path: Path) -> Raw:
-    """Decode a file to the values it stores, (H, W) or (H, W, channels); raises MicrographError for broken ones."""
+    """Decode a file to the values it stores.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A TIFF, PNG or JPEG.
+
+    Returns
+    -------
+    Raw
+        Pixels (H, W) or (H, W, channels), 1 to 4 of them.
+
+    Raises
+    ------
+    MicrographError
+        If the file is broken, empty, of another format than its suffix says, or has more channels.
+    """
     kind = checked_format(path)
     try:
         raw = _read_tiff(path) if kind == "TIFF" else _read_pillow(path)
@@ -61,7 +87,18 @@ def read_raw(path: Path) -> Raw:
 
 
 def checked_format(path: Path) -> str:
-    """Return "TIFF", "PNG" or "JPEG", checked by the first bytes against the suffix."""
+    """Return "TIFF", "PNG" or "JPEG", checked by the first bytes against the suffix.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    MicrographError
+        If the suffix is none of `SUFFIXES`, the file cannot be read or is empty, or holds another format.
+    """
     expected = FORMAT.get(path.suffix.lower())
     if expected is None:
         raise MicrographError(path, f"a {path.suffix or 'nameless'} file", " ".join(SUFFIXES), "Export it as TIFF.")

@@ -129,7 +129,20 @@ def scaled(sample: Labelled, scale: float) -> Labelled:
 
 
 def scaled_image(image: np.ndarray, scale: float) -> np.ndarray:
-    """Return an image (H, W) as `scaled` does."""
+    """Return an image at `scale` of its pixels, grey levels averaged or interpolated (cubically).
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        (H, W) grey levels.
+    scale : float
+        Above 0; at 1 the image itself is returned.
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same type; sides rounded, at least 1 pixel.
+    """
     if scale == 1:
         return image
     size = tuple(max(1, round(side * scale)) for side in image.shape[::-1])

@@ -68,10 +68,20 @@ def collection(task: str, n: int, px: int, seed: int) -> Labels:
 
 
 def scenarios(n: int, px: int, seed: int) -> Labels:
-    """Return generated micrographs, as many of each scenario (`n` in all, rounded up), labelled by which made them."""
+    """Return generated micrographs, as many of each scenario, labelled by which made them.
+
+    Parameters
+    ----------
+    n : int
+        Pictures in all, 1 or more; rounded up to a multiple of the number of scenarios.
+    px : int
+        Side of the pictures, half of what they are rendered with.
+    seed : int
+        Decides all of them, 0 or larger.
+    """
     each = -(-n // len(_SCENARIOS))
     made = []
-    with progress(total=n, desc="rendering", unit="image") as bar:
+    with progress(total=each * len(_SCENARIOS), desc="rendering", unit="image") as bar:
         for name, (space, render) in _SCENARIOS.items():
             for row in _sized(space(), px).sample(each, stream_seed(seed, "scenario", name)).to_dict("records"):
                 made.append(_picture(render(row), px))
@@ -83,7 +93,17 @@ def scenarios(n: int, px: int, seed: int) -> Labels:
 def parameters(n: int, px: int, seed: int) -> Labels:
     """Return generated micrographs of the broad grain scenario, labelled by their parameters.
 
-    A target is the share of the micrographs with a smaller value; of parameters that are numbers and vary.
+    A target is the share of the micrographs with a smaller value, equal ones counted half; of parameters that are
+    numbers and vary.
+
+    Parameters
+    ----------
+    n : int
+        Number of pictures, 2 or more.
+    px : int
+        Side of the pictures, half of what they are rendered with.
+    seed : int
+        Decides all of them, 0 or larger.
     """
     table = _sized(preset("broad"), px).sample(n, stream_seed(seed, "parameters"))
     rows = progress(table.to_dict("records"), desc="rendering", unit="image")
@@ -130,6 +150,13 @@ def class_folders(folder: str | Path, px: int) -> Labels:
 
 def divided(labels: Labels, seed: int) -> tuple[Labels, Labels]:
     """Return what is trained on and what is `HELD_OUT`, drawn at random.
+
+    Parameters
+    ----------
+    labels : Labels
+        All pictures.
+    seed : int
+        Of the draw, 0 or larger.
 
     Raises
     ------

@@ -46,7 +46,20 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
 
 
 def inspected(path: str | Path) -> tuple[pd.DataFrame, list[MicrographError]]:
-    """Return a manifest as `read_manifest` does, and all that is wrong with it; without rows where none can be read."""
+    """Return a manifest as `read_manifest` does, and all that is wrong with it; without rows where none can be read.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        As for `read_manifest`.
+
+    Returns
+    -------
+    table : pandas.DataFrame
+        As of `read_manifest`; a number that is none is NaN.
+    faults : list of MicrographError
+        Empty where nothing is wrong.
+    """
     path = Path(path)
     try:
         cells = _cells(path)

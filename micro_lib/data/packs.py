@@ -133,7 +133,13 @@ def available() -> pd.DataFrame:
 
 
 def located(name: str) -> Path | None:
-    """Return the folder that a pack would be read from now, None if it would have to be downloaded or got by hand."""
+    """Return the folder that a pack would be read from now, None if it would have to be downloaded or got by hand.
+
+    Parameters
+    ----------
+    name : str
+        Name of a pack, a key of `micro_lib.data.sources.SOURCES`.
+    """
     if (folder := _given(name)) or SOURCES[name].by_hand:
         return folder
     if name == "ebc_crack_tiles":
@@ -143,7 +149,20 @@ def located(name: str) -> Path | None:
 
 
 def split_names(name: str, split: str) -> list[str]:
-    """Return the committed list of record names of one split of a pack."""
+    """Return the committed list of record names of one split of a pack.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pack.
+    split : str
+        One of the splits listed in ``data/splits``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such list.
+    """
     return (REGISTRY.parent / "splits" / f"{name}_{split}.txt").read_text(encoding="utf-8").split()
 
 

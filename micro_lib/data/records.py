@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Record(NamedTuple):
-    """One labelled micrograph."""
+    """One labelled micrograph, its `name` without suffix; `pixel_size_um` is None where it is not known."""
 
     name: str
     image: np.ndarray  # (H, W) uint8 or uint16

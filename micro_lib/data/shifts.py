@@ -102,6 +102,16 @@ def n_folds(name: str) -> int:
 
     Four spots of the superalloy and four micrographs of the coating's target specimen take turns; generated sources are
     drawn anew for each of five folds, like the published ones, while their targets stay the same.
+
+    Parameters
+    ----------
+    name : str
+        One of `SHIFTS`.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
     """
     one_of("shift", name, SHIFTS)
     return SHIFTS[name][1]

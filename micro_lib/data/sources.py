@@ -22,7 +22,22 @@ class Source(NamedTuple):
 
 
 def ids(name: str, classes: Sequence[str], levels: Sequence[int] | None = None) -> ClassMap:
-    """Return the class map of masks whose pixels hold ids, or these grey levels in order of the ids; 4 at most."""
+    """Return the class map of masks whose pixels hold ids, or other grey levels that stand for them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the map.
+    classes : sequence of str
+        Class names in the order of the ids, 1 to 4.
+    levels : sequence of int, optional
+        Grey level of each class; by default the ids themselves.
+
+    Raises
+    ------
+    ValueError
+        If there are no classes or more than 4, or more levels than classes.
+    """
     colours = ("#56b4e9", "#d55e00", "#f0e442", "#009e73")  # Okabe and Ito's palette, made for colour-blind readers
     values = {level: i for i, level in enumerate(levels or range(len(classes)))}
     return ClassMap(name, tuple(classes), values, colours[: len(classes)])

@@ -23,7 +23,17 @@ _N_CRACK_SPECIMENS = 8  # as many as the real pack has
 
 
 def grain_boundaries(name: str, preset: str, split: str) -> list[Record]:
-    """Return grain micrographs of a preset of `synthesis.presets`, each a group of its own."""
+    """Return grain micrographs of a preset of `synthesis.presets`, each a group of its own.
+
+    Parameters
+    ----------
+    name : str
+        Name of the pack they stand in for; with the split it decides what is drawn.
+    preset : str
+        One of `synthesis.presets.PRESETS`.
+    split : str
+        Name of the split, which the records' names tell.
+    """
     table = presets.preset(preset).sample(_N_MICROGRAPHS, stream_seed(0, "stand-in", name, split))
     records = []
     for i, row in enumerate(table.to_dict("records")):

@@ -68,7 +68,15 @@ class Rendered(Sequence):
 
 
 def pool(micrographs: Sequence[Labelled], scale: float = 1.0) -> list[Labelled]:
-    """Return all micrographs of a sequence in memory, `reduced`: training then never waits for them."""
+    """Return all micrographs of a sequence in memory, `reduced`: training then never waits for them.
+
+    Parameters
+    ----------
+    micrographs : sequence of Labelled
+        Such as `Rendered`; each is asked for once.
+    scale : float
+        As for `reduced`; at 1 masks may hold any ids.
+    """
     numbers = progress(range(len(micrographs)), desc="rendering", unit="image")
     return [reduced(micrographs[i], scale) for i in numbers]
 
@@ -191,7 +199,15 @@ def _check(micrographs: Sequence[Labelled], mode: str) -> None:
 
 
 def check_pair(micrograph: Labelled | Cut, name: str) -> None:
-    """Raise ValueError, which begins with `name`, unless image and mask are of one size."""
+    """Raise ValueError, which begins with `name`, unless image and mask are of one size.
+
+    Parameters
+    ----------
+    micrograph : Labelled or Cut
+        Anything with `image` and `mask`.
+    name : str
+        What it is called in the message.
+    """
     image, mask = micrograph.image.shape, micrograph.mask.shape
     if image != mask:
         raise ValueError(

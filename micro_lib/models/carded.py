@@ -35,7 +35,17 @@ class ClassCard:
 
 
 def write(path: str | Path, card: Mapping, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write tensors and card, plain values, atomically."""
+    """Write tensors and card, plain values, atomically.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file; its folder is made.
+    card : mapping
+        Anything that JSON can hold.
+    tensors : mapping of str to torch.Tensor
+        On any device, as of ``state_dict()``.
+    """
     text = json.dumps(card, sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:

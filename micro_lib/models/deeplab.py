@@ -80,7 +80,7 @@ class DeepLab(nn.Module):
         self.main, self.auxiliary = _Pyramid(WIDTH, n_classes, rates), _Pyramid(WIDTH // 2, n_classes, rates)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the main output; see `levels`."""
+        """Return the main output, (B, C, H, W) logits, for images (B, 1, H, W); see `levels`."""
         return self.levels(images).main
 
     def levels(self, images: torch.Tensor) -> Levels:

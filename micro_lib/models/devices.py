@@ -10,7 +10,13 @@ def best_device() -> str:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Return whether a kind of device computes in bfloat16, rather than imitating it slowly."""
+    """Return whether a kind of device computes in bfloat16, rather than imitating it slowly.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    """
     if device == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -18,7 +24,13 @@ def has_bfloat16(device: str) -> bool:
 
 
 def device_name(device: str) -> str:
-    """Return a kind of device and the numbers it computes in, such as ``"cpu, bfloat16"``; it decides results."""
+    """Return a kind of device and the numbers it computes in, such as ``"cpu, bfloat16"``; it decides results.
+
+    Parameters
+    ----------
+    device : str
+        ``"cpu"`` or ``"cuda"``.
+    """
     return f"{device}, bfloat16" if has_bfloat16(device) else device
 
 
@@ -27,6 +39,11 @@ def float32_convolutions(network: nn.Module) -> list:
 
     Their bfloat16 gradients are slow in oneDNN: without them a training step of EfficientNet-Lite0 at 128 px is 1.4
     times faster.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Takes the hooks, in place; one without such convolutions has none.
     """
     autocast = []  # convolutions do not nest, so one entry is enough
 

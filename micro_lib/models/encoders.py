@@ -31,6 +31,20 @@ def save(path: str | Path, architecture: str, encoder: nn.Module, facts: Mapping
 def load(path: str | Path, architecture: str, encoder: nn.Module) -> dict:
     """Put the weights that `save` wrote into an encoder of the same architecture, and return their card.
 
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        The file.
+    architecture : str
+        As for `save`.
+    encoder : torch.nn.Module
+        Takes the weights, in place.
+
+    Returns
+    -------
+    dict
+        Format, architecture and the facts that were given to `save`.
+
     Raises
     ------
     FileNotFoundError

@@ -182,7 +182,18 @@ class JointGenerator(nn.Module):
         return self.pairs(codes, stream(seed, "pairs"))
 
     def map_shape(self, shape_px: tuple[int, int] | None = None) -> tuple[int, int]:
-        """Return height and width of the map of codes that stands for an image; see `sample`."""
+        """Return height and width of the map of codes that stands for an image.
+
+        Parameters
+        ----------
+        shape_px : (int, int), optional
+            As for `sample`.
+
+        Raises
+        ------
+        ValueError
+            If a side is no multiple of the VQ-VAE's `down`, or 0.
+        """
         height, width = shape_px or (self.card.px, self.card.px)
         number("the smaller side of shape_px", min(height, width), self.vqvae.down)
         if height % self.vqvae.down or width % self.vqvae.down:
@@ -202,7 +213,20 @@ class JointGenerator(nn.Module):
 
     @torch.inference_mode()
     def pairs(self, codes: Tensor, rng: np.random.Generator) -> list[Labelled]:
-        """Return the pairs that maps of codes (B, h, w) stand for, with the texture that reconstructions lack."""
+        """Return the pairs that maps of codes stand for, with the texture that reconstructions lack.
+
+        Parameters
+        ----------
+        codes : torch.Tensor
+            (B, h, w) int64 in [0, K), K codes of the VQ-VAE.
+        rng : numpy.random.Generator
+            Draws the texture.
+
+        Returns
+        -------
+        list of Labelled
+            B of them, as of `sample`.
+        """
         images, logits = self.vqvae.eval().decode(codes)  # (B, 1, H, W), (B, C, H, W)
         masks = logits.argmax(1)  # (B, H, W)
         images = images[:, 0] + self.texture(masks, rng)
@@ -211,7 +235,27 @@ class JointGenerator(nn.Module):
 
     @torch.inference_mode()
     def reconstruct(self, pairs: Sequence[Labelled], rng: np.random.Generator) -> list[Labelled]:
-        """Return pairs of one size, on the grey scale of sampled ones, as they come back from their codes."""
+        """Return pairs as they come back from their codes.
+
+        Parameters
+        ----------
+        pairs : sequence of Labelled
+            Of one size, on the grey scale of sampled ones; sides multiples of the VQ-VAE's `down`.
+        rng : numpy.random.Generator
+            Draws the texture that is added.
+
+        Returns
+        -------
+        list of Labelled
+            As of `sample`, in the same order.
+
+        Raises
+        ------
+        ValueError
+            If sizes differ or do not fit, or a mask holds an unknown class id.
+        RuntimeError
+            If the VQ-VAE has no codebook yet.
+        """
         return self.pairs(self._codes(pairs), rng)
 
     def _codes(self, pairs: Sequence[Labelled]) -> Tensor:
@@ -221,7 +265,20 @@ class JointGenerator(nn.Module):
         return self.vqvae.eval().encode(images[:, None].to(device), masks.to(device))
 
     def texture(self, masks: Tensor, rng: np.random.Generator) -> Tensor:
-        """Return a random field (B, H, W) with the correlations of `kernel` and the `roughness` of each class."""
+        """Return a random field (B, H, W) with the correlations of `kernel` and the `roughness` of each class.
+
+        Parameters
+        ----------
+        masks : torch.Tensor
+            (B, H, W) int64 class ids.
+        rng : numpy.random.Generator
+            Draws the white noise.
+
+        Returns
+        -------
+        torch.Tensor
+            (B, H, W) float32, to be added to standardised grey.
+        """
         side = self.kernel.shape[-1]
         batch, height, width = masks.shape
         white = rng.standard_normal((batch, 1, height + side - 1, width + side - 1), np.float32)
@@ -234,7 +291,12 @@ class JointGenerator(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "JointGenerator":
-        """Return the generator that `save` wrote.
+        """Return the generator that `save` wrote, on the CPU and in evaluation mode.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            The file.
 
         Raises
         ------
@@ -257,7 +319,7 @@ class JointGenerator(nn.Module):
 
 
 def grey_levels(values: np.ndarray) -> np.ndarray:
-    """Return standardised values as grey levels uint8, see `MIDDLE`."""
+    """Return standardised values, an array of any shape, as grey levels uint8, see `MIDDLE`; 0 and 255 cut them off."""
     return np.clip(np.round(MIDDLE + PER_SD * values), 0, 255).astype(np.uint8)
 
 

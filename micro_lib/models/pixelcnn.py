@@ -69,7 +69,15 @@ class GatedPixelCNN(nn.Module):
         return self.head(horizontal)
 
     def check_condition(self, condition: Tensor | None, batch: int) -> None:
-        """Raise ValueError unless a condition is the one that this network needs for a batch of maps."""
+        """Raise ValueError unless a condition is the one that this network needs for a batch of maps.
+
+        Parameters
+        ----------
+        condition : torch.Tensor or None
+            As for `forward`.
+        batch : int
+            Number of maps.
+        """
         wanted = (batch, self.n_conditions) if self.n_conditions else None
         found = None if condition is None else tuple(condition.shape)
         if found != wanted:
@@ -100,7 +108,15 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, vertical: Tensor, horizontal: Tensor, condition: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return both stacks behind this layer, (B, C, H, W) each."""
+        """Return both stacks behind this layer, (B, C, H, W) each.
+
+        Parameters
+        ----------
+        vertical, horizontal : torch.Tensor
+            (B, C, H, W) float, the stacks before it; both the embedded codes for the first layer.
+        condition : torch.Tensor or None
+            (B, n_conditions) float32; None where there are no conditions.
+        """
         reach, cut = self.reach, -int(self.first)  # padding by -1 cuts off the last row or column
         above = self.vertical(F.pad(vertical, (reach, reach, reach, cut)))  # (B, 2C, H, W)
         both = self.horizontal(F.pad(horizontal, (reach, cut))) + self.across(above)  # (B, 2C, H, W)
@@ -112,7 +128,15 @@ class Layer(nn.Module):
 
 
 def gate(x: Tensor, axis: int) -> Tensor:
-    """Return the tanh of the first half of an axis times the sigmoid of the second."""
+    """Return the tanh of the first half of an axis times the sigmoid of the second.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        Of any shape, the axis of an even length.
+    axis : int
+        Half as long in the result.
+    """
     values, gates = x.chunk(2, axis)
     return values.tanh() * gates.sigmoid()
 
@@ -222,9 +246,16 @@ def distribution(logits: Tensor, temperature: float = 1.0, top_p: float = 1.0) -
 
 
 def draw(probability: Tensor, height: Tensor) -> Tensor:
-    """Return the codes (B,) int64 at heights (B,), in (0, 1], of the cumulated probabilities (B, K).
+    """Return the codes (B,) int64 at heights of the cumulated probabilities.
 
     A height of 0 is excluded, not 1: then no code of probability 0 is found, nor one behind the last.
+
+    Parameters
+    ----------
+    probability : torch.Tensor
+        (B, K) float, of each code; rows need not have the sum 1.
+    height : torch.Tensor
+        (B,) float in (0, 1].
     """
     cumulated = probability.cumsum(1)
     return torch.searchsorted(cumulated, height[:, None] * cumulated[:, -1:])[:, 0]

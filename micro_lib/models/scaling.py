@@ -52,7 +52,20 @@ def segment_micrograph(
 
 
 def scale_for(grain_px: float, trained: tuple[float, float]) -> float:
-    """Return the magnification that brings a grain size (mean intercept, px) into the trained range; 1 inside it."""
+    """Return the magnification that brings a grain size into the trained range; 1 inside it.
+
+    Parameters
+    ----------
+    grain_px : float
+        Mean intercept of the micrograph in px, above 0.
+    trained : (float, float)
+        Lowest and highest mean intercept in px that the network was trained for.
+
+    Returns
+    -------
+    float
+        From 1 / `LARGEST_SCALE` to `LARGEST_SCALE`, even if that does not suffice.
+    """
     low, high = trained
     wanted = min(max(grain_px, low), high) / grain_px
     return min(max(wanted, 1 / LARGEST_SCALE), LARGEST_SCALE)

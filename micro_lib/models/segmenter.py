@@ -113,10 +113,21 @@ class Segmenter:
         return back / back.sum(-1, keepdims=True)
 
     def segment(self, pixels: np.ndarray, scale: float = 1.0, line_px: int = 0) -> np.ndarray:
-        """Return the class id of every pixel, (H, W) uint8; arguments and errors as for `predict`.
+        """Return the class id of every pixel, (H, W) uint8.
 
-        The most probable class; or, where the card says that class 1 is a boundary, the closed boundary network drawn
-        `line_px` wide (0: as the card says).
+        The most probable class; or, where the card says that class 1 is a boundary, the closed boundary network.
+
+        Parameters
+        ----------
+        pixels, scale
+            As for `predict`.
+        line_px : int
+            Width that boundaries are drawn with, pixels; 0: as the card says.
+
+        Raises
+        ------
+        ValueError, MemoryError
+            As `predict`.
         """
         probability = self.predict(pixels, scale)
         if not self.card.line_px:
@@ -169,6 +180,13 @@ class Segmenter:
     @classmethod
     def load(cls, path: str | Path, *, device: str = "cpu") -> "Segmenter":
         """Return the segmenter that `save` wrote.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            The file.
+        device : str
+            ``"cpu"`` or ``"cuda"``.
 
         Raises
         ------

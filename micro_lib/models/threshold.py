@@ -29,10 +29,20 @@ class Threshold:
     min_area_px: int = 200
 
     def segment(self, pixels: NDArray) -> NDArray[np.uint8]:
-        """Return the boundary mask (H, W) uint8, 1 on the boundary, of a grey image (H, W) uint8, uint16 or float32.
+        """Return the boundary mask (H, W) uint8, 1 on the boundary, of a grey image.
 
         A flat image has no boundary.  The threshold is Otsu's (1979), taken from the blurred image in the depth it
         comes in; the level at the threshold is dark.
+
+        Parameters
+        ----------
+        pixels : (H, W) uint8, uint16 or float32
+            Grey levels.
+
+        Raises
+        ------
+        ValueError
+            The image is not (H, W).
         """
         if pixels.ndim != 2:
             raise ValueError(f"thresholding takes one grey image (H, W), found shape {pixels.shape}")

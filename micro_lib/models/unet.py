@@ -127,7 +127,7 @@ class TwoLevels(nn.Module):
         return self.network.decoder.blocks[AUXILIARY_BLOCK]
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the main output alone, (B, C, H, W) logits."""
+        """Return the main output alone, (B, C, H, W) logits, for images (B, 1, H, W)."""
         return self.network(images)
 
     def levels(self, images: torch.Tensor) -> Levels:
@@ -247,6 +247,11 @@ def one_channel(resnet: torchvision.models.ResNet) -> torchvision.models.ResNet:
 
 def resnet_states(name: str) -> dict[str, torch.Tensor]:
     """Return torchvision's first ImageNet weights of a ResNet or VGG, from torch's cache or downloaded into it.
+
+    Parameters
+    ----------
+    name : str
+        As torchvision calls the network, e.g. ``"resnet18"``.
 
     Raises
     ------

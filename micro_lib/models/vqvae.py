@@ -132,10 +132,17 @@ class VQVAE(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor, mask: Tensor) -> Tensor:
-        """Return the codes (B, H / down, W / down) int64 of images and masks, as for `forward`; nothing is learnt.
+        """Return the codes (B, H / down, W / down) int64 of images and masks; nothing is learnt.
+
+        Parameters
+        ----------
+        image, mask
+            As for `forward`.
 
         Raises
         ------
+        ValueError
+            As `forward`.
         RuntimeError
             If the codebook has not been started yet: the first images in training mode do that.
         """
@@ -184,7 +191,13 @@ class VQVAE(nn.Module):
 
 
 class Residual(nn.Module):
-    """Block of a 3x3 and a 1x1 convolution around which the input passes."""
+    """Block of a 3x3 and a 1x1 convolution around which the input passes.
+
+    Parameters
+    ----------
+    channels : int
+        Of the input and of the result.
+    """
 
     def __init__(self, channels: int):
         super().__init__()

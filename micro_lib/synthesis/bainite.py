@@ -324,6 +324,16 @@ PREPARATIONS = {
 def preparation(name: str) -> Space:
     """Return the scenario of one preparation; sizes in pixels are constants to be replaced, see `domain`.
 
+    Parameters
+    ----------
+    name : str
+        One of `PREPARATIONS`.
+
+    Returns
+    -------
+    Space
+        For `render`.
+
     Raises
     ------
     ValueError

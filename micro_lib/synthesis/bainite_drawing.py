@@ -43,7 +43,18 @@ class Laths(NamedTuple):
 
 
 def broad_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generator) -> np.ndarray:
-    """Return `smooth_field` for scales of many pixels, at a fraction of its cost: coarse, then interpolated."""
+    """Return `smooth_field` for scales of many pixels, at a fraction of its cost: coarse, then interpolated.
+
+    Parameters
+    ----------
+    shape, scale_px, rng
+        As for `smooth_field`; up to 16 px nothing is saved.
+
+    Returns
+    -------
+    (H, W) float32
+        As of `smooth_field`.
+    """
     step = max(1.0, scale_px / 16)
     coarse = smooth_field(tuple(int(np.ceil(side / step)) + 1 for side in shape), scale_px / step, rng)
     return cv2.resize(coarse, shape[::-1])
@@ -62,6 +73,13 @@ def draw_cells(p: Mapping, rng: np.random.Generator) -> Cells:
 
     A smooth field, averaged over cells, says where bainite formed first: cells turn into packets in that order until
     the fraction is met as closely as whole cells allow.
+
+    Parameters
+    ----------
+    p : mapping
+        A row with the columns of `bainite.PARAMETERS`.
+    rng : numpy.random.Generator
+        Draws.
     """
     shape = int(p["height_px"]), int(p["width_px"])
     of_cells = {"grain_diameter_px": p["cell_um"] / p["pixel_size_um"], "fine_fraction": 0.0, "fine_ratio": 1.0}
@@ -84,6 +102,13 @@ def draw_laths(cells: Cells, p: Mapping, rng: np.random.Generator) -> Laths:
 
     Films lie along some of the boundaries between laths, broken into pieces of mean length `film_um` that take
     `film_share` of it, a share that varies between packets.
+
+    Parameters
+    ----------
+    cells : Cells
+        From `draw_cells`.
+    p, rng
+        As for `draw_cells`.
     """
     edges = _lath_edges(p, rng)
     noise = _film_noise(len(edges) - 1, p, rng)
@@ -200,11 +225,16 @@ def draw_islands(places, sizes_um, p: Mapping, shape: tuple[int, int], rng: np.r
 
     Parameters
     ----------
-    places : (M, 2) y, x of the islands in px
-    sizes_um : (M,) their radii in um
-    p : row
-    shape : (H, W)
-    rng : generator
+    places : (M, 2) float
+        y, x of the islands in px.
+    sizes_um : (M,) float
+        Their radii in um.
+    p : mapping
+        A row of which `pixel_size_um` is looked at.
+    shape : (int, int)
+        H and W in px.
+    rng : numpy.random.Generator
+        Draws how slim and lobed they are, and their directions.
     """
     count = len(places)
     turn, lobes = rng.uniform(0, 2 * np.pi, (3, count)), rng.uniform(0, [[0.22], [0.25]], (2, count))
@@ -230,7 +260,22 @@ def _fill_islands(depth, islands):
 
 
 def places_in(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` places (M, 2) of y, x in px, evenly over the pixels that are `allowed` (H, W); none where none is."""
+    """Return places, evenly over the pixels that are allowed.
+
+    Parameters
+    ----------
+    allowed : (H, W) bool
+        Where a place may lie.
+    count : int
+        Number of places; several may lie in one pixel.
+    rng : numpy.random.Generator
+        Draws.
+
+    Returns
+    -------
+    (count, 2) float
+        y, x in px, anywhere in their pixels; (0, 2) where no pixel is allowed.
+    """
     pixels = np.flatnonzero(allowed)
     if not len(pixels):
         return np.zeros((0, 2))
@@ -239,7 +284,15 @@ def places_in(allowed: np.ndarray, count: int, rng: np.random.Generator) -> np.n
 
 
 def scatter_islands(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Depth (H, W) in px below the rim of islands, which lie in ferrite and on its boundaries."""
+    """Depth (H, W) float32 in px below the rim of islands (`draw_islands`), which lie in ferrite and on its boundaries.
+
+    Parameters
+    ----------
+    cells : Cells
+        From `draw_cells`.
+    p, rng
+        As for `draw_cells`.
+    """
     ferrite = cells.mask == 0
     count = rng.poisson(p["islands_per_100um2"] * _area_100um2(p) * ferrite.mean())
     at_boundary = rng.binomial(count, p["island_at_boundary"])
@@ -253,7 +306,17 @@ def scatter_islands(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.nd
 
 
 def etch_cells(cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Brightness (H, W) float32 of the matrix: every cell as bright and as rough as its orientation has it etched."""
+    """Brightness (H, W) float32 of the matrix: every cell as bright and as rough as its orientation has it etched.
+
+    0 is black and 1 white, as in all surfaces; they may overshoot.
+
+    Parameters
+    ----------
+    cells : Cells
+        From `draw_cells`.
+    p, rng
+        As for `draw_cells`.
+    """
     count, shape = len(cells.is_lath), cells.labels.shape
     grey = p["matrix_grey"] + p["grey_spread"] * rng.standard_normal(count).clip(-2.5, 2.5)
     grey += p["lath_step"] * cells.is_lath
@@ -292,7 +355,17 @@ def _shading(height: np.ndarray, p: Mapping) -> np.ndarray:
 
 
 def etch_boundaries(surface: np.ndarray, cells: Cells, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with its grain boundaries, some of which fade, and those between packets fainter."""
+    """Surface (H, W) with its grain boundaries, some of which fade, and those between packets fainter.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        From `etch_cells`; it stays as it is.
+    cells : Cells
+        From `draw_cells`.
+    p, rng
+        As for `draw_cells`.
+    """
     width = _px(p, "boundary_um")
     cover = np.clip(np.minimum(cells.edge_px + 0.5, width / 2) - np.maximum(cells.edge_px - 0.5, -width / 2), 0, 1)
     if p["fading"]:
@@ -305,7 +378,19 @@ def etch_boundaries(surface: np.ndarray, cells: Cells, p: Mapping, rng: np.rando
 
 
 def leave_standing(surface: np.ndarray, laths: Laths, islands: np.ndarray, p: Mapping) -> np.ndarray:
-    """Surface (H, W) with what the etchant leaves standing: sub-grain boundaries, films, islands."""
+    """Surface (H, W) with what the etchant leaves standing: sub-grain boundaries, films, islands.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        From `etch_boundaries`; it stays as it is.
+    laths : Laths
+        From `draw_laths`.
+    islands : (H, W) float32
+        Depth in px, from `scatter_islands`.
+    p : mapping
+        As for `draw_cells`.
+    """
     surface = surface + np.float32(p["subgrain_step"]) * laths.subgrain
     if p["halo"]:
         surface -= p["halo"] * cv2.GaussianBlur(laths.film, (0, 0), max(_px(p, "halo_um"), 0.3))
@@ -319,7 +404,15 @@ def leave_standing(surface: np.ndarray, laths: Laths, islands: np.ndarray, p: Ma
 
 
 def add_artefacts(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with stains, pits and specks, none of which belongs to a phase."""
+    """Surface (H, W) with stains, pits and specks, none of which belongs to a phase.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        From `leave_standing`; it stays as it is.
+    p, rng
+        As for `draw_cells`.
+    """
     if p["stain_depth"]:
         stains = broad_field(surface.shape, 0.3 * min(surface.shape), rng)
         surface = surface - p["stain_depth"] * np.maximum(stains, 0)

@@ -27,7 +27,19 @@ class _Crack(NamedTuple):
 
 
 def add_cracks(surface: np.ndarray, labels: np.ndarray, p: Mapping, rng: Mapping) -> np.ndarray:
-    """Surface (H, W) with the cracks of a row; `labels` (H, W) int32 takes their ids."""
+    """Surface (H, W) with the cracks of a row.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        0 black to 1 white; it stays as it is.
+    labels : (H, W) int32
+        Zeros; takes the cracks' ids in place, 1 for the first, where a crack covers at least half of the pixel.
+    p : mapping
+        A row with the columns of `cracks.scenario`.
+    rng : mapping of str to numpy.random.Generator
+        ``"crack"`` draws the first crack, ``"others"`` the further ones.
+    """
     p = _gained(p)
     height, width = surface.shape
     middle = (p["middle_x"] * (width - 1), p["middle_y"] * (height - 1))
@@ -198,7 +210,17 @@ def _rasterise(cover, relative, points, half, core, power):
 
 
 def add_distractors(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with a border of the layer, pores, strings of pores and scratches."""
+    """Surface (H, W) with a border of the layer, pores, strings of pores and scratches.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        0 black to 1 white; it stays as it is.
+    p : mapping
+        A row with the columns of `cracks.PARAMETERS`.
+    rng : numpy.random.Generator
+        Draws.
+    """
     if p["layer_contrast"] or p["layer_line"]:
         surface = _layer(surface, p, rng)
     if p["n_pores"] or p["n_strings"]:

@@ -207,6 +207,13 @@ def measure_all(records: Iterable) -> Measured:
 def quantity(measured: Measured, name: str) -> np.ndarray:
     """Return all measurements (N,) float64 of one of `QUANTITIES`; those that are missing are left out.
 
+    Parameters
+    ----------
+    measured : Measured
+        The cracks.
+    name : str
+        Name of the quantity.
+
     Raises
     ------
     ValueError
@@ -218,7 +225,18 @@ def quantity(measured: Measured, name: str) -> np.ndarray:
 
 
 def distances(measured: Measured, other: Measured) -> pd.Series:
-    """Return the two-sample Kolmogorov-Smirnov statistic, 0 to 1, of each of `QUANTITIES`; NaN where one has none."""
+    """Return the two-sample Kolmogorov-Smirnov statistic, 0 to 1, of each of `QUANTITIES`; NaN where one has none.
+
+    Parameters
+    ----------
+    measured, other : Measured
+        Two sets of cracks; which comes first does not matter.
+
+    Returns
+    -------
+    pandas.Series
+        Its index holds the names of the quantities.
+    """
     pairs = {name: (quantity(measured, name), quantity(other, name)) for name in QUANTITIES}
     found = {name: ks_2samp(*pair).statistic if min(map(len, pair)) else np.nan for name, pair in pairs.items()}
     return pd.Series(found, name="KS statistic")
@@ -228,6 +246,16 @@ def per_tile(measured: Measured) -> pd.DataFrame:
     """Return one row a tile with cracks, the columns of `TILE_PARAMETERS`; missing where a tile does not tell.
 
     A tile without bends, branches or further cracks does not tell those of their kind.
+
+    Parameters
+    ----------
+    measured : Measured
+        The cracks of all tiles, from `measure_all`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        float64; its index holds the names of the tiles.
     """
     ordered = measured.cracks.sort_values("crack", kind="stable").groupby("record", sort=False)
     first, others = (

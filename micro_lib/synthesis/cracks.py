@@ -252,7 +252,20 @@ def _claim(path: Path, manifest: bytes) -> None:
 
 
 def rendered(table: pd.DataFrame, textures: np.ndarray) -> Iterator[Micrograph]:
-    """Yield the tile of every row of a table, one at a time."""
+    """Yield the tile of every row of a table, one at a time.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        Rows of a `scenario`.
+    textures : (N, H, W) uint8
+        The pool that `texture` counts in.
+
+    Raises
+    ------
+    ValueError
+        As `render`.
+    """
     for row in rows_of(table):
         yield render(row, textures)
 

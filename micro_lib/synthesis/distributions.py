@@ -25,7 +25,13 @@ class Distribution(ABC):
         return ()
 
     def outcomes(self, space: Mapping[str, "Parameter"]) -> tuple | None:
-        """Return the values that can occur, None where they cannot be listed."""
+        """Return the values that can occur, None where they cannot be listed.
+
+        Parameters
+        ----------
+        space : mapping of str to Parameter
+            The parameters among which this is the distribution of one.
+        """
         return None
 
     @abstractmethod
@@ -34,11 +40,47 @@ class Distribution(ABC):
 
     @abstractmethod
     def quantile(self, u: np.ndarray, columns: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Return the values (N,) at uniform numbers (N,) in (0, 1); `columns` holds the parameters it needs."""
+        """Return the values at uniform numbers: the inverse of the distribution function.
+
+        Parameters
+        ----------
+        u : (N,) float
+            Uniform numbers in (0, 1).
+        columns : mapping of str to (N,) array
+            The values of other parameters, of those it `needs` at least; those at the same place belong together.
+
+        Returns
+        -------
+        (N,) array
+            float64, int64, bool or text.
+
+        Raises
+        ------
+        ValueError
+            If there is no case for one of these values, or a scale among them is not positive.
+        """
 
     @abstractmethod
     def rank(self, values: np.ndarray, columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ends (N,), (N,) of the interval of uniform numbers that gives each value."""
+        """Return which uniform numbers give each value: the distribution function.
+
+        Parameters
+        ----------
+        values : (N,) array
+            Numbers, or for a choice any of its values.
+        columns : mapping of str to (N,) array
+            As for `quantile`.
+
+        Returns
+        -------
+        low, high : (N,) float
+            Ends, 0 to 1, of the interval of uniform numbers that gives a value; equal where the values are continuous.
+
+        Raises
+        ------
+        ValueError
+            As `quantile`, or if a choice does not know a value.
+        """
 
 
 @dataclass(frozen=True)
@@ -145,7 +187,13 @@ class Integers(Distribution):
 
 @dataclass(frozen=True)
 class Choice(Distribution):
-    """One of several values (text, numbers or truth values), as likely as its weight says."""
+    """One of several values (text, numbers or truth values), as likely as its weight says.
+
+    Attributes
+    ----------
+    weights : mapping
+        Weight of each value, 0 or larger and finite, one of them positive. Their order decides what is drawn.
+    """
 
     weights: Mapping[Any, float]
     ordered = False
@@ -334,7 +382,15 @@ class Kernel(Distribution):
 
 @dataclass(frozen=True)
 class Conditional(Distribution):
-    """A distribution for each value of another parameter, which must be a choice, a constant or integers."""
+    """A distribution for each value of another parameter, which must be a choice, a constant or integers.
+
+    Attributes
+    ----------
+    on : str
+        The other parameter.
+    cases : mapping of its values to Distribution
+        One for each value that can occur; may be given as frozen distributions of ``scipy.stats``.
+    """
 
     on: str
     cases: Mapping[Any, Distribution]
@@ -388,7 +444,15 @@ class Conditional(Distribution):
 
 @dataclass(frozen=True)
 class Scaled(Distribution):
-    """A distribution in units of another parameter, whose values must be positive: drawn, then multiplied by it."""
+    """A distribution in units of another parameter, whose values must be positive: drawn, then multiplied by it.
+
+    Attributes
+    ----------
+    by : str
+        The other parameter.
+    distribution : Distribution
+        Of the ratio; may be given as a frozen distribution of ``scipy.stats``, no choice.
+    """
 
     by: str
     distribution: Distribution
@@ -455,7 +519,18 @@ def as_distribution(given) -> Distribution:
 
 
 def between(low: float, high: float):
-    """Uniform distribution from `low` to `high`; ValueError where `low` is not the smaller one."""
+    """Return the uniform distribution of ``scipy.stats`` between two numbers.
+
+    Parameters
+    ----------
+    low, high : float
+        The ends.
+
+    Raises
+    ------
+    ValueError
+        If `low` is not the smaller one.
+    """
     if not low < high:
         raise ValueError(
             f"between({low}, {high}): the smaller number comes first, and one value alone is a plain number"

@@ -133,13 +133,17 @@ def smooth_field(shape: tuple[int, int], scale_px: float, rng: np.random.Generat
 
     Parameters
     ----------
-    shape : (H, W) in px
-    scale_px : lattice spacing in px, > 0
-    rng : generator
+    shape : (int, int)
+        H and W in px.
+    scale_px : float
+        Spacing of the lattice in px; below 1 it counts as 1.
+    rng : numpy.random.Generator
+        Draws.
 
     Returns
     -------
-    (H, W) float32, mean 0, standard deviation 1.16 (over many fields)
+    (H, W) float32
+        Mean 0, standard deviation 1.16 (over many fields).
     """
     scale = max(float(scale_px), 1.0)
     height, width = shape

@@ -58,6 +58,13 @@ def boundary_mask(geometry: Geometry, p: Mapping) -> np.ndarray:
     Distances are counted from the pixels of a line a pixel wide, so masks are narrower than asked for: over all
     directions 2, 4, 6 and 10 px give 0.9, 3.4, 5.2 and 9.5 px on average, upright lines odd numbers of pixels (1, 3, 5
     and 9). A plain groove of these widths covers 1.8, 4.1, 6.2 and 10.2 px of the image.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        The grains.
+    p : mapping
+        A row of which `mask_width_px` and `boundary_width_px` are looked at.
     """
     width = p["mask_width_px"] or p["boundary_width_px"]
     return (geometry.edge_px <= (width - 1) / 2 + 0.25).astype(np.uint8)
@@ -67,7 +74,17 @@ def boundary_mask(geometry: Geometry, p: Mapping) -> np.ndarray:
 
 
 def grain_surface(geometry: Geometry, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Brightness (H, W) float32 of the grains before any boundary is etched; 0 black, 1 white."""
+    """Brightness (H, W) float32 of the grains before any boundary is etched; 0 black, 1 white.
+
+    Parameters
+    ----------
+    geometry : Geometry
+        The grains.
+    p : mapping
+        A row with the columns of `presets.PARAMETERS`.
+    rng : numpy.random.Generator
+        Draws.
+    """
     labels, shape = geometry.labels, geometry.labels.shape
     count = labels.max() + 1
     grey = p["grey_mean"] + p["grey_spread"] * rng.standard_normal(count).clip(-2.5, 2.5)
@@ -155,7 +172,15 @@ def _relief(geometry: Geometry, p: Mapping, rng: np.random.Generator) -> np.ndar
 
 
 def etch_boundaries(surface: np.ndarray, geometry: Geometry, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with its boundaries: a plain line of given width and darkness, or an uneven etched groove."""
+    """Surface (H, W) with its boundaries: a plain line of given width and darkness, or an uneven etched groove.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        From `grain_surface`; it stays as it is.
+    geometry, p, rng
+        As for `grain_surface`.
+    """
     width = _groove_width(geometry, p, rng)
     softness = 0.35 + p["groove_softness_px"]
     etched = np.clip(width, 0, 1)  # below a pixel a groove fades with its rim, and where it has no width there is none
@@ -211,7 +236,18 @@ def _pores(geometry: Geometry, p: Mapping, rng: np.random.Generator) -> np.ndarr
 
 
 def add_artefacts(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface (H, W) with pits, fine pits, inclusions, scratches and stains, none of which is a boundary."""
+    """Surface (H, W) with pits, fine pits, inclusions, scratches and stains, none of which is a boundary.
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        0 black to 1 white; it stays as it is.
+    p : mapping
+        A row of which `pits_per_1e4px`, `pit_radius_px`, `fine_pits_per_1e4px`, `scratches_per_1e4px`, `stripe_deg`,
+        `stain_depth` and `grain_diameter_px` are looked at.
+    rng : numpy.random.Generator
+        Draws.
+    """
     shape, area = surface.shape, surface.size / 1e4
     if p["pits_per_1e4px"]:
         surface = _pits(surface, rng.poisson(p["pits_per_1e4px"] * area), p, rng)

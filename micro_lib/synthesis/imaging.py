@@ -27,9 +27,12 @@ def measure(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.nda
 
     Parameters
     ----------
-    surface : (H, W) float32, 0 black to 1 white, may overshoot
-    p : row with the parameters of `MEASUREMENT`; its `look`, if any, decides whether noise comes before the blur
-    rng : generator of this row's imaging stream
+    surface : (H, W) float32
+        0 black to 1 white, may overshoot.
+    p : mapping
+        A row with the parameters of `MEASUREMENT`; its `look`, if any, decides whether noise comes before the blur.
+    rng : numpy.random.Generator
+        Of this row's imaging stream.
 
     Returns
     -------
@@ -43,7 +46,22 @@ def measure(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.nda
 
 
 def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Surface under uneven light: a linear gradient, vignetting (darker corners), charging (bright clouds)."""
+    """Surface under uneven light: a linear gradient, vignetting (darker corners), charging (bright clouds).
+
+    Parameters
+    ----------
+    surface : (H, W) float32
+        0 black to 1 white, may overshoot; it stays as it is.
+    p : mapping
+        A row of which `gradient`, `vignetting` and `charging` are looked at.
+    rng : numpy.random.Generator
+        Draws the gradient's direction and the clouds.
+
+    Returns
+    -------
+    (H, W) float32
+        Light on the same scale.
+    """
     h, w = surface.shape
     light, angle = surface, rng.uniform(0, 2 * np.pi)
     if p["gradient"] or p["vignetting"]:
@@ -56,7 +74,22 @@ def illuminate(surface: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.
 
 
 def focus(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Light blurred by a Gaussian of `blur_sigma_px`, up to 1 + `defocus` times wider where it is out of focus."""
+    """Light blurred by a Gaussian of `blur_sigma_px`, up to 1 + `defocus` times wider where it is out of focus.
+
+    Parameters
+    ----------
+    light : (H, W) float32
+        As of `illuminate`; it stays as it is.
+    p : mapping
+        A row of which `blur_sigma_px` and `defocus` are looked at.
+    rng : numpy.random.Generator
+        Draws where it is out of focus.
+
+    Returns
+    -------
+    (H, W) float32
+        Light on the same scale.
+    """
     if p["blur_sigma_px"] <= 0:
         return light
     sharp = cv2.GaussianBlur(light, (0, 0), p["blur_sigma_px"])
@@ -68,7 +101,22 @@ def focus(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray
 
 
 def detect(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Signal after shot noise (grows with the square root of the light), detector noise and scan-line offsets."""
+    """Signal after shot noise (grows with the square root of the light), detector noise and scan-line offsets.
+
+    Parameters
+    ----------
+    light : (H, W) float32
+        0 dark to 1 full brightness, may overshoot; it stays as it is.
+    p : mapping
+        A row of which `shot_noise`, `detector_noise` and `scan_lines` are looked at.
+    rng : numpy.random.Generator
+        Draws the noise.
+
+    Returns
+    -------
+    (H, W) float32
+        Signal on the same scale.
+    """
     signal = light
     if p["shot_noise"] or p["detector_noise"]:
         sigma = np.float32(p["detector_noise"])
@@ -81,7 +129,19 @@ def detect(light: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarra
 
 
 def digitise(signal: np.ndarray, p: Mapping) -> np.ndarray:
-    """Grey levels after contrast, brightness, gamma and, for the light-optical look, inversion, in the bit depth."""
+    """Grey levels after contrast, brightness, gamma and, for the light-optical look, inversion, in the bit depth.
+
+    Parameters
+    ----------
+    signal : (H, W) float32
+        0 black to 1 white; what lies outside after contrast and brightness is clipped.
+    p : mapping
+        A row of which `contrast`, `brightness`, `gamma`, `bit_depth` and `inverted` are looked at.
+
+    Returns
+    -------
+    (H, W) uint8 (`bit_depth` 8) or uint16 (16)
+    """
     level = signal * np.float32(p["contrast"]) + np.float32(0.5 - 0.5 * p["contrast"] + p["brightness"])
     np.clip(level, 0, 1, out=level)
     if p["gamma"] != 1:

@@ -1,6 +1,6 @@
 """Between which values a generator's parameters mean something, and the check that a row keeps to them."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from numbers import Real
 
 # From the lowest to the highest value, or all values there are. A generator neither fails nor draws nonsense within.
@@ -21,11 +21,20 @@ def divided(table: Mapping[str, tuple]) -> tuple[dict[str, tuple], dict[str, Lim
 
 
 def check_row(row: Mapping, limits: Mapping[str, Limits]) -> None:
-    """Raise ValueError, which names the parameter, what was found and what is allowed, unless a row keeps to limits."""
+    """Raise ValueError, which names the parameter, what was found and what is allowed, unless a row keeps to limits.
+
+    Parameters
+    ----------
+    row : mapping
+        Values by parameter; further ones do not matter.
+    limits : mapping of str to Limits
+        By parameter, the smallest and the largest number allowed, or all values that are.
+    """
     for name, allowed in limits.items():
         value = row.get(name)
         listed = isinstance(allowed, frozenset)
-        if value in allowed if listed else isinstance(value, Real) and allowed[0] <= value <= allowed[1]:
+        hashable = isinstance(value, Hashable)  # what is not is none of those listed
+        if hashable and value in allowed if listed else isinstance(value, Real) and allowed[0] <= value <= allowed[1]:
             continue
         told = f"one of {sorted(allowed)}" if listed else "a number from {:g} to {:g}".format(*allowed)
         raise ValueError(f"parameter {name!r} is {value!r}; {told} is expected")

@@ -150,7 +150,17 @@ def render(row: Mapping) -> Micrograph:
 
 
 def coarse_particles(p: Mapping, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Ids (H, W) int32 of coarse particles, 0 between them: cells drawn in by half a channel and rounded off."""
+    """Ids (H, W) int32 of coarse particles, 0 between them: cells drawn in by half a channel and rounded off.
+
+    Parameters
+    ----------
+    p : mapping
+        A row with the columns of `scenario`.
+    shape : (int, int)
+        H and W in px.
+    rng : numpy.random.Generator
+        Draws.
+    """
     grains = {**p, "grain_diameter_px": p["cell_px"], "fine_fraction": 0.0, "fine_ratio": 1.0}
     cells = _merged(tessellate(grains, shape, rng).labels, p["merged_share"], rng)
     count = cells.max() + 1
@@ -213,7 +223,15 @@ def _notches(cells: np.ndarray, particles: np.ndarray, p: Mapping, rng: np.rando
 
 
 def fine_particles(labels: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Discs (N, 3) of x, y and radius in px of fine particles between the coarse ones of `labels` (H, W)."""
+    """Discs (N, 3) of x, y and radius in px of fine particles between the coarse ones.
+
+    Parameters
+    ----------
+    labels : (H, W) int32
+        Coarse particles, above 0, from `coarse_particles`.
+    p, rng
+        As for `coarse_particles`.
+    """
     room = _distance_px(labels > 0) - np.float32(p["depleted_px"])
     density = np.exp(p["crowding"] * smooth_field(labels.shape, 0.5 * p["cell_px"], rng))
     return scatter_discs(room, density, p["tertiary_fraction"], p["tertiary_px"], p["tertiary_spread"], rng)
@@ -242,6 +260,7 @@ def scatter_discs(
     spread : float
         Standard deviation of the log of the diameter.
     rng : numpy.random.Generator
+        Draws sizes and places.
 
     Returns
     -------
@@ -266,7 +285,17 @@ def scatter_discs(
 
 
 def draw_disc(canvas: np.ndarray, disc: np.ndarray, value: float) -> None:
-    """Fill a disc (x, y, radius) in px with a value, in place."""
+    """Fill a disc with a value, in place.
+
+    Parameters
+    ----------
+    canvas : (H, W) int32 or uint8
+        Any array that OpenCV draws on.
+    disc : (3,) float
+        x, y and radius in px, to 1/16 px.
+    value : float
+        What its pixels become.
+    """
     x, y, radius = (round(16 * float(v)) for v in disc)
     cv2.circle(canvas, (x, y), radius, value, -1, cv2.LINE_8, 4)
 
@@ -275,7 +304,15 @@ def draw_disc(canvas: np.ndarray, disc: np.ndarray, value: float) -> None:
 
 
 def particle_surface(mask: np.ndarray, p: Mapping, rng: np.random.Generator) -> np.ndarray:
-    """Brightness (H, W) float32, 0 black to 1 white, of a mask of matrix and both kinds of particles."""
+    """Brightness (H, W) float32, 0 black to 1 white, of a mask of matrix and both kinds of particles.
+
+    Parameters
+    ----------
+    mask : (H, W) uint8
+        `MATRIX`, `SECONDARY` and `TERTIARY`.
+    p, rng
+        As for `coarse_particles`.
+    """
     coarse = mask == SECONDARY
     levels = p["matrix_grey"] + np.array([0.0, p["secondary_contrast"], p["tertiary_contrast"]])
     surface = levels.astype(np.float32)[mask]

@@ -108,7 +108,12 @@ _LOOKED_AT = 256  # rows of a preset of your own that are checked
 
 
 def space_of(distributions: dict) -> Space:
-    """Space over all parameters: those in `distributions` as given (numbers are constants), the others switched off.
+    """Space over all parameters: those given, the others switched off.
+
+    Parameters
+    ----------
+    distributions : dict
+        Distribution, or a number, which is a constant, by name of the parameter.
 
     Raises
     ------
@@ -273,6 +278,20 @@ IRON = {
 
 def mixture(looks: dict[str, dict], weights: dict[str, float], **common) -> dict:
     """Distributions of a mixture of looks: every parameter conditional on `look`, except those in `common`.
+
+    Parameters
+    ----------
+    looks : mapping of str to dict
+        By name of the look, distributions or plain values of its parameters; those it does not name are switched off.
+    weights : mapping of str to float
+        How likely each look is, as for `Choice`.
+    **common
+        Distributions or plain values of parameters that do not depend on the look.
+
+    Returns
+    -------
+    dict
+        For `space_of`, `look` among its names.
 
     Raises
     ------

@@ -293,7 +293,16 @@ class Space(Mapping[str, Parameter]):
     def replace(self, **changes: Parameter | Distribution) -> "Space":
         """Return the space with other parameters in the place of some.
 
-        A bare distribution keeps unit and doc; so does a plain value, which is a constant.
+        Parameters
+        ----------
+        **changes
+            By name of the parameter, a `Parameter` or a bare distribution, which keeps unit and doc; so does a plain
+            value, which is a constant.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, or the parameters do not fit together, as for `Space`.
         """
         self._known(changes)
         parameters = {
@@ -303,7 +312,18 @@ class Space(Mapping[str, Parameter]):
         return Space({**self, **parameters})
 
     def only(self, *names: str) -> "Space":
-        """Return the space of these parameters alone, in the order they have here."""
+        """Return the space of these parameters alone, in the order they have here.
+
+        Parameters
+        ----------
+        *names : str
+            At least one.
+
+        Raises
+        ------
+        ValueError
+            If a name is unknown, there is none, or a parameter depends on one that is left out.
+        """
         self._known(names)
         return Space({name: parameter for name, parameter in self.items() if name in names})
 
@@ -352,12 +372,29 @@ class Space(Mapping[str, Parameter]):
         return cls(parameters)
 
     def save(self, path: str | Path) -> None:
-        """Write the space to a JSON file, atomically."""
+        """Write the space to a JSON file, atomically.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            The file; its folder is made.
+        """
         write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> "Space":
-        """Read a space written by `save`; ValueError that names the file where it is none or there is no such file."""
+        """Read a space written by `save`.
+
+        Parameters
+        ----------
+        path : str or pathlib.Path
+            The file.
+
+        Raises
+        ------
+        ValueError
+            If there is no such file, or it holds no space; names the file.
+        """
         if not Path(path).is_file():
             raise ValueError(f"there is no file {path} in {Path.cwd()}, where this runs; give its whole path")
         data = read_json(path, "mend it or save the space anew")

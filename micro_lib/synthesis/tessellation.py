@@ -42,10 +42,15 @@ class Ridges(NamedTuple):
 
 
 def voronoi_ridges(points: np.ndarray) -> Ridges:
-    """Bounded Voronoi edges of `points` (N, 2), taken from the dual Delaunay triangulation.
+    """Bounded Voronoi edges of points, taken from the dual Delaunay triangulation.
 
     The same edges as `scipy.spatial.Voronoi`, without its Python lists: the circumcentres of neighbouring triangles
     are the ends of an edge.
+
+    Parameters
+    ----------
+    points : (N, 2) float
+        x, y of the seeds.
     """
     triangulation = Delaunay(points)
     simplices, neighbours = triangulation.simplices, triangulation.neighbors
@@ -68,9 +73,21 @@ def _circumcentres(triangles: np.ndarray) -> np.ndarray:
 
 
 def relax(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """One Lloyd step: every seed of `points` (N, 2) moves to the centroid of its cell.
+    """One Lloyd step: every seed moves to the centroid of its cell.
 
     Vertices beyond the box low..high are moved to its nearest point, which keeps outer cells finite but is no clipping.
+
+    Parameters
+    ----------
+    points : (N, 2) float
+        x, y of the seeds.
+    low, high : (2,) float
+        Corners of the box, x, y.
+
+    Returns
+    -------
+    (N, 2) float
+        The seeds in the same order.
     """
     ridges = voronoi_ridges(points)
     ends = np.clip(ridges.ends, low, high)
@@ -87,12 +104,27 @@ def relax(points: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
 
 
 def scatter_seeds(p: Mapping, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Seeds (N, 2) in x, y px, over `shape` and a margin, with the mean, spread and shape of grains that `p` asks for.
+    """Seeds over an image and a margin, with the mean, spread and shape of grains that `p` asks for.
 
     A random point cloud relaxed `lloyd_steps` times gives the paper's grains. `size_spread` thins the cloud by a random
     field as long as a few grains (wide size distributions) and `fine_fraction` packs that share of the area with seeds
     `fine_ratio` times closer (bimodal ones). The plane is stretched along `elongation_deg` before seeding and squeezed
     back afterwards, so that elongated grains still meet at Voronoi junctions.
+
+    Parameters
+    ----------
+    p : mapping
+        `grain_diameter_px`, `lloyd_steps`, `size_spread`, `fine_fraction`, `fine_ratio`, `elongation` and
+        `elongation_deg` of `presets.PARAMETERS`.
+    shape : (int, int)
+        H and W of the image in px.
+    rng : numpy.random.Generator
+        Draws.
+
+    Returns
+    -------
+    (N, 2) float
+        x, y in px, those of the margin outside the image.
     """
     diameter = p["grain_diameter_px"]
     stretch = _stretch(p["elongation"], p["elongation_deg"])
@@ -138,10 +170,24 @@ def _spline_matrix(knots: int, samples: int) -> np.ndarray:
 
 
 def curve_segments(ends: np.ndarray, bend: float, rng: np.random.Generator) -> np.ndarray:
-    """Every straight edge (R, 2, 2) as a cubic spline (R, SAMPLES, 2) through randomly displaced control points.
+    """Every straight edge as a cubic spline through randomly displaced control points.
 
     Control points move at right angles to the edge, by `bend` times its length (standard deviation, cut at twice that);
     the ends stay where they are, so neighbouring segments share their junctions.
+
+    Parameters
+    ----------
+    ends : (R, 2, 2) float
+        [edge, end, x/y] in px.
+    bend : float
+        0 or larger; 0 keeps edges straight.
+    rng : numpy.random.Generator
+        Draws.
+
+    Returns
+    -------
+    (R, SAMPLES, 2) float64
+        x, y in px along every edge.
     """
     start, along = ends[:, :1], np.diff(ends, axis=1)  # (R, 1, 2)
     normal = along[..., ::-1] * np.array([-1.0, 1.0])
@@ -152,7 +198,17 @@ def curve_segments(ends: np.ndarray, bend: float, rng: np.random.Generator) -> n
 
 
 def draw(curves: np.ndarray, shape: tuple[int, int], width_px: int = 1) -> np.ndarray:
-    """Curves (R, S, 2) as a uint8 picture of `shape`, 255 on the line; pixel centres lie at whole numbers."""
+    """Curves as a uint8 picture, 255 on the line and 0 beside it; pixel centres lie at whole numbers.
+
+    Parameters
+    ----------
+    curves : (R, S, 2) float
+        x, y in px of S points along each.
+    shape : (int, int)
+        H and W of the picture in px.
+    width_px : int
+        Width of the lines, 1 or more.
+    """
     canvas = np.zeros(shape, np.uint8)
     fixed = np.round(curves * 2**SUBPIXEL_BITS).astype(np.int32)
     cv2.polylines(canvas, list(fixed), False, 255, width_px, cv2.LINE_8, SUBPIXEL_BITS)
@@ -181,7 +237,22 @@ def grains_between(lines: np.ndarray) -> np.ndarray:
 
 
 def tessellate(p: Mapping, shape: tuple[int, int], rng: np.random.Generator) -> Geometry:
-    """Grains of `shape` (H, W) for the parameters `p` of one micrograph: labels, distances and boundary curves."""
+    """Grains for the parameters `p` of one micrograph: labels, distances and boundary curves.
+
+    Parameters
+    ----------
+    p : mapping
+        `bend`, and what `scatter_seeds` asks for, of `presets.PARAMETERS`.
+    shape : (int, int)
+        H and W in px.
+    rng : numpy.random.Generator
+        Draws.
+
+    Raises
+    ------
+    ValueError
+        If boundaries leave no grain, see `grains_between`.
+    """
     stretch = _stretch(p["elongation"], p["elongation_deg"])
     # Cells are those of the unstretched plane: the seeds alone, once stretched, would have nearly round cells again.
     ends = voronoi_ridges(scatter_seeds(p, shape, rng) @ np.linalg.inv(stretch).T).ends @ stretch.T

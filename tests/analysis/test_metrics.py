@@ -115,6 +115,9 @@ def test_matrices_are_read_beside_those_of_more_classes():
     assert stacked(table, "n").tolist() == [[[3, 1], [0, 4]]]
     with pytest.raises(ValueError, match="non-finite"):
         stacked(pd.concat([table, table.assign(n_1_1=np.nan)]), "n")
+    for wrong in (table.drop(columns="n_1_1"), table[[]], table.rename(columns=lambda name: name.replace("n", "nn"))):
+        with pytest.raises(ValueError, match="columns n_0_0 to n_n_n, of a square, are expected; found"):
+            stacked(wrong, "n")
 
 
 def test_summary_separates_the_two_metrics_per_image_only():

@@ -91,9 +91,24 @@ def test_published_hours_stand_beside_ours(costs):
 
 
 def test_hours_follow_from_operations(costs):
-    row = costs.iloc[0]
-    hours = row["operations"] * row["steps"] * row["runs"] / protocol.SUSTAINED_PER_S / 3600
-    assert row["gpu_hours"] == pytest.approx(hours) and (costs["gpu_hours"] > 0).all()
+    """13e12 operations a step of 8 tiles, 7,700 steps, 5 folds: 5.0e17 operations, three hours at 4.7e13 a second."""
+    row = costs.xs("source, DeepLabv2", level="name").iloc[0]
+    assert row["operations"] == pytest.approx(13e12, rel=0.05) and row["gpu_hours"] == pytest.approx(2.97, rel=0.05)
+    assert (costs["gpu_hours"] > 0).all()
+
+
+def test_steps_are_measured_and_multiplied(costs, monkeypatch):
+    clock = iter([0.0, 9.0, 10.0, 12.0])  # the first step of nine seconds, the second of two
+    monkeypatch.setattr(protocol, "NETWORKS", {"vqvae": protocol.NETWORKS["vqvae"]})
+    monkeypatch.setattr(protocol.time, "process_time", lambda: next(clock))
+    rates = protocol.rates()
+    (row,) = rates.to_dict("records")
+    small = protocol.cost(protocol.Phase("", "", "vqvae", row["batch"], row["px"], 1, 1))
+    assert row["core_seconds"] == 2 and row["operations"] == small["operations"] == 2 * row["operations_per_s"]
+    hours = protocol.with_core_hours(costs.reset_index(), rates).set_index("name")["core_hours"]
+    published = costs.xs("VQ-VAE", level="name").iloc[0]
+    times = published["batch"] / row["batch"] * (published["px"] / row["px"]) ** 2  # as many steps of this size in one
+    assert hours["VQ-VAE"] == pytest.approx(2 * times * 61_850 * 4 / 3600, rel=1e-3) and hours.isna().sum() > 5
 
 
 @pytest.mark.parametrize("name", paper_steps.STEPS)

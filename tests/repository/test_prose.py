@@ -59,7 +59,7 @@ def stated_in(document):
     return [match.groups() for match in STATED.finditer(text)]
 
 
-# Measured by newer code than the committed tables of notebooks 04, 06 and 09 (README, Limits): until these are executed.
+# Measured by newer code than the committed tables of notebooks 04, 06 and 09 (README, Limits), until these are run.
 AWAITED = {
     "0.145 [0.108, 0.250]",
     "0.168 [0.110, 0.337]",

@@ -157,6 +157,7 @@ def test_presets_and_off_values_lie_within_the_limits(name):
 OUT_OF_RANGE = [
     ({"bit_depth": 12}, r"'bit_depth' is 12; one of \[8, 16\]"),
     ({"inverted": "yes"}, r"'inverted' is 'yes'; one of \[False, True\]"),
+    ({"inverted": [True]}, r"'inverted' is \[True\]; one of \[False, True\]"),
     ({"elongation": 0}, r"'elongation' is 0; a number from 1 to 20"),
     ({"elongation": -1.0}, r"'elongation' is -1\.0; a number from 1 to 20"),
     ({"height_px": 0}, r"'height_px' is 0; a number from 8"),
