@@ -97,8 +97,8 @@ _TABLE = {
     },
     # Volman Stern et al. 2024 could not be had in full. "paper" has the sizes of the closest open relative, Noguchi &
     # Inoue 2021 (Phys. Rev. E; 52,800 tiles, batches of 256 for 300 epochs and of 128 for 200), with a U-Net of ours.
-    # Steps of `vq` and `prior` are those of the plain recipe at 8 x 8 px a code. "study" was decided on superalloys, see
-    # RESULTS.md, How sizes were chosen.
+    # Steps of `vq` and `prior` are those of the plain recipe at 8 x 8 px a code. How "study" was decided on superalloys
+    # stands in RESULTS.md, How sizes were chosen.
     "joint": {
         "seeds": _By(_seeds(1), _seeds(1), _seeds(12), _seeds(12)),
         "px": _By(64, 128, 128, 128),
