@@ -70,6 +70,7 @@ def test_a_dragged_slider_changes_the_picture(tmp_path):
         box = tab.locator(".widget-hbox", has=tab.locator(".widget-image")).first
         slider = box.locator(".widget-slider", has_text="grain_diameter_px")
         slider.wait_for(timeout=RUN_S * 1000)
+        tab.get_by_text("(ipykernel) | Idle").wait_for(timeout=RUN_S * 1000)  # cells above move the slider till then
         slider.scroll_into_view_if_needed()
         pictures, readout = box.locator("img.widget-image"), slider.locator(".widget-readout")
         before = [picture.get_attribute("src") for picture in pictures.all()], readout.inner_text()

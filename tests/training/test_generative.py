@@ -104,6 +104,7 @@ def test_maps_go_with_their_conditions():
 
 def test_encoded_crops_have_the_fractions_of_their_masks():
     generator, scenes = fresh(), [Scene.of(m) for m in micrographs()]
+    generator.vqvae.train()(*crop(scenes, 8, 32, stream(1, "begun")))  # gives the codebook its vectors
     codes, fractions = encoded(generator, scenes, 70, 1)
     assert codes.shape == (70, 4, 4) and fractions.shape == (70, 2)
     torch.testing.assert_close(fractions.sum(1), torch.ones(70))
