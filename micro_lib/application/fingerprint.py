@@ -95,7 +95,7 @@ def _file_hash(path: Path) -> str:
 
 def _study(table: Path) -> str:
     """Return the experiment whose runs a stored table such as ``grains_runs.csv`` holds, or ""."""
-    found = re.fullmatch(r"(\w+)_(?:runs|images|curves|bagged|lines|copies)", table.stem)
+    found = re.fullmatch(r"(\w+)_(?:runs|images|curves|bagged|lines|generators)", table.stem)
     return f"micro_lib.training.{found[1]}" if found else ""
 
 
