@@ -188,7 +188,7 @@ def test_a_stored_copy_of_what_the_notebook_writes_does_not_count(checkout):
     assert not changed(before, fingerprint(path, {}, {}))
 
 
-@pytest.mark.parametrize("kind", ["runs", "images", "curves", "bagged", "lines", "copies"])
+@pytest.mark.parametrize("kind", ["runs", "images", "curves", "bagged", "lines", "generators"])
 def test_stored_runs_count_where_the_notebook_uses_their_experiment(checkout, kind):
     (checkout / "micro_lib/training").mkdir(exist_ok=True)
     for name in ("__init__", "joint"):
