@@ -202,7 +202,7 @@ def with_core_hours(costs: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
         From the functions of these names.
     """
     rate = costs["network"].map(rates.set_index("network")["operations_per_s"])
-    return costs.assign(core_hours=costs["operations"] * costs["steps"] * costs["runs"] / rate / 3600)
+    return costs.assign(core_hours=costs["gpu_hours"] * SUSTAINED_PER_S / rate)
 
 
 def claims(costs: pd.DataFrame) -> list[dict]:

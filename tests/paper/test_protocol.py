@@ -106,6 +106,8 @@ def test_steps_are_measured_and_multiplied(costs, monkeypatch):
     small = protocol.cost(protocol.Phase("", "", "vqvae", row["batch"], row["px"], 1, 1))
     assert row["core_seconds"] == 2 and row["operations"] == small["operations"] == 2 * row["operations_per_s"]
     hours = protocol.with_core_hours(costs.reset_index(), rates).set_index("name")["core_hours"]
+    alike = rates.assign(network="dynamic_resnet50", operations_per_s=1e11)  # 120e12 operations, 1,000 steps, 200 runs
+    assert protocol.with_core_hours(costs.reset_index(), alike)["core_hours"].max() == pytest.approx(66_500, rel=0.01)
     published = costs.xs("VQ-VAE", level="name").iloc[0]
     times = published["batch"] / row["batch"] * (published["px"] / row["px"]) ** 2  # as many steps of this size in one
     assert hours["VQ-VAE"] == pytest.approx(2 * times * 61_850 * 4 / 3600, rel=1e-3) and hours.isna().sum() > 5
