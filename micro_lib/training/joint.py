@@ -451,7 +451,22 @@ def quality(configuration: str | Mapping, seed: int, profile: str = "") -> dict:
 
 
 def measured(setting: Setting, network: JointGenerator, pairs: Sequence[Labelled]) -> dict:
-    """Return what `quality` measures of a generator and its pairs."""
+    """Return what `quality` measures of a generator and its pairs.
+
+    Parameters
+    ----------
+    setting : Setting
+        Of a run with this generator.
+    network : JointGenerator
+        Trained on its micrographs.
+    pairs : sequence of Labelled
+        Sampled by it, square, their side a multiple of the crops'; those compared lie evenly over them.
+
+    Returns
+    -------
+    dict
+        Of `pair_quality.judged`, `copied`, `code_nats` and `kept_classes`.
+    """
     plan, stated = setting.plan, stream_seed(setting.generator, "quality")
     cut_pairs = cut(pairs, plan["px"])
     sets = setting.micrographs, [Labelled(to_uint8(record.image), record.mask) for record in setting.roles.test]
